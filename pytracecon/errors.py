@@ -1,0 +1,62 @@
+"""What can go wrong, one class per cause, each also the builtin exception that it is.
+
+    PytraceconError
+    ├── MissingPrivilege  (PermissionError)  a capability is missing; says which, for what        exit 77
+    ├── LockedDown        (PermissionError)  kernel lockdown forbids reading kernel memory        exit 69
+    ├── MissingBTF        (OSError)          the kernel has no BTF, or the given file is none     exit 69
+    ├── MissingLibbpf     (ImportError)      no libbpf, or one below 1.1                          exit 69
+    ├── UnsupportedKernel (OSError)          something essential is not in this kernel            exit 69
+    ├── VerifierRejected  (OSError)          the kernel refused a program; the log is in `.log`   exit 69
+    ├── InvalidValue      (ValueError)       an option or keyword has a value that cannot be      exit 2
+    └── TracerClosed      (RuntimeError)     used after close(), or in a child after fork()
+
+The text of each is one line that names the cause and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class PytraceconError(Exception):
+    """Base of all errors of this package. `exit_status` is what the command ends with."""
+
+    exit_status = 69
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingPrivilege(PytraceconError, PermissionError):
+    exit_status = 77
+
+
+class LockedDown(PytraceconError, PermissionError):
+    pass
+
+
+class MissingBTF(PytraceconError, OSError):
+    pass
+
+
+class MissingLibbpf(PytraceconError, ImportError):
+    pass
+
+
+class UnsupportedKernel(PytraceconError, OSError):
+    pass
+
+
+class VerifierRejected(PytraceconError, OSError):
+    """A program that the kernel's verifier refused. `program` names it, `log` is the whole verifier log."""
+
+    def __init__(self, message: str, *, program: str = "", log: str = "") -> None:
+        super().__init__(message)
+        self.program = program
+        self.log = log
+
+
+class InvalidValue(PytraceconError, ValueError):
+    exit_status = 2
+
+
+class TracerClosed(PytraceconError, RuntimeError):
+    exit_status = 1

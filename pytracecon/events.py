@@ -1,0 +1,139 @@
+"""The events, as dataclasses. Names and meanings are public: README, "What each event means".
+
+A field that is not known is `None`. Durations are nanoseconds of the monotonic clock; `time_ns` is the wall
+clock of the kernel moment in nanoseconds since the epoch, `time` the same as RFC 3339 text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pytracecon.clock import rfc3339
+
+__all__ = ["Accept", "Close", "Connect", "ConnectionEvent", "Established", "Event", "Existing", "Failed", "Lost"]
+
+
+@dataclass(slots=True)
+class Event:
+    """Anything that a tracer delivers. `event` is its type's name in every output."""
+
+    event: ClassVar[str]
+
+    time_ns: int
+
+    @property
+    def time(self) -> str:
+        """The wall clock of the kernel moment: RFC 3339, UTC, nine decimals."""
+        return rfc3339(self.time_ns)
+
+
+@dataclass(slots=True)
+class ConnectionEvent(Event):
+    """What all events of a connection tell of it. `local` is the end that the traced process holds."""
+
+    conn: str
+    proto: str
+    direction: str
+    local_addr: str | None = None
+    local_port: int | None = None
+    remote_addr: str | None = None
+    remote_port: int | None = None
+    v4_mapped: bool | None = None
+    netns: int | None = None
+    pid: int | None = None
+    comm: str | None = None
+    uid: int | None = None
+    tid: int | None = None
+    thread: str | None = None
+    owner: str | None = None
+    cgroup: int | None = None
+    container: str | None = None
+    unit: str | None = None
+    host: str | None = None
+    host_source: str | None = None
+    pre_existing: bool | None = None
+    subflow_of: str | None = None
+    partial: bool | None = None
+
+
+@dataclass(slots=True)
+class Connect(ConnectionEvent):
+    """A process asked for an outbound connection and the first SYN left."""
+
+    event: ClassVar[str] = "connect"
+
+    fastopen: bool | None = None
+
+
+@dataclass(slots=True)
+class Established(ConnectionEvent):
+    """The handshake of an outbound connection completed. `latency_ns` runs from the first SYN."""
+
+    event: ClassVar[str] = "established"
+
+    latency_ns: int | None = None
+    syn_retransmits: int | None = None
+    fastopen: bool | None = None
+
+
+@dataclass(slots=True)
+class Failed(ConnectionEvent):
+    """An outbound attempt ended without a connection, at once or later."""
+
+    event: ClassVar[str] = "failed"
+
+    error: str | None = None
+    reason: str | None = None
+    latency_ns: int | None = None
+    syn_retransmits: int | None = None
+
+
+@dataclass(slots=True)
+class Accept(ConnectionEvent):
+    """A process took an inbound connection, `wait_ns` after its handshake."""
+
+    event: ClassVar[str] = "accept"
+
+    wait_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Close(ConnectionEvent):
+    """An established connection is over. Bytes are payload: no SYN, no FIN, no retransmission counts."""
+
+    event: ClassVar[str] = "close"
+
+    duration_ns: int | None = None
+    tx_bytes: int | None = None
+    tx_acked: int | None = None
+    rx_bytes: int | None = None
+    retransmits: int | None = None
+    rtt_ns: int | None = None
+    ended: str | None = None
+
+
+@dataclass(slots=True)
+class Existing(ConnectionEvent):
+    """A connection older than the tracer, as it stands at the start. Only if asked for."""
+
+    event: ClassVar[str] = "existing"
+
+    state: str | None = None
+    tx_bytes: int | None = None
+    tx_acked: int | None = None
+    rx_bytes: int | None = None
+    retransmits: int | None = None
+    rtt_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Lost(Event):
+    """Records are missing here: `count` of them, between `from_ns` and `to_ns` (JSON: `from`, `to`)."""
+
+    event: ClassVar[str] = "lost"
+
+    count: int
+    where: str
+    from_ns: int | None = None
+    to_ns: int | None = None
