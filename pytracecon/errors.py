@@ -20,6 +20,8 @@ class PytraceconError(Exception):
     """Base of all errors of this package. `exit_status` is what the command ends with."""
 
     exit_status = 69
+    program = ""
+    """The BPF program that it is about, if it is about one."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
