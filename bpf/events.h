@@ -90,12 +90,14 @@ struct established_event {
 	__u32 reserved;
 };
 
+#define ERROR_UNKNOWN 0xffff
+
 struct failed_event {
 	struct header header;
 	struct conn conn;
 	__u64 latency;
 	__u32 syn_retransmits;
-	__u16 error;		/* errno; 0: the process gave up */
+	__u16 error;		/* errno; 0: the process gave up; ERROR_UNKNOWN: nobody saw */
 	__u8 syn_left;		/* at least one SYN was sent */
 	__u8 reserved;
 };

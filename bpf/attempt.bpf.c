@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Outbound attempts: the moment of the first SYN, and those that end inside connect() and leave no error on the
+ * socket. Three rungs: fentry/fexit, kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
+ */
+#include "report.bpf.h"
+#include "file.bpf.h"
+
+static __always_inline int on_first_syn(const struct sock *sk)
+{
+	struct sock_state *state = state_of(sk), *whole;
+	struct sock *parent;
+
+	if (!state || !(state->phase & PHASE_ATTEMPT) || state->started)
+		return 0;
+	state->started = bpf_ktime_get_ns();
+	state->phase |= PHASE_SYN_LEFT;
+	take_tuple(&state->conn, sk);
+	if (BPF_CORE_READ(tcp_sk(sk), fastopen_req))
+		state->conn.flags |= CONN_FASTOPEN;
+	parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
+	whole = parent ? state_of(parent) : NULL;
+	/* The first path of an MPTCP connection is its own first SYN, with its own addresses. */
+	if (whole && whole->phase & PHASE_ATTEMPT && !whole->started) {
+		whole->started = state->started;
+		whole->phase |= PHASE_SYN_LEFT;
+		whole->conn.flags |= state->conn.flags & (CONN_V4_MAPPED | CONN_FASTOPEN);
+		take_tuple(&whole->conn, sk);
+		if (matched(parent, whole))
+			report_connect(whole);
+	}
+	if (matched(sk, state))
+		report_connect(state);
+	return 0;
+}
+
+SEC("fentry/tcp_connect")
+int BPF_PROG(first_syn_fentry, struct sock *sk)
+{
+	return on_first_syn(sk);
+}
+
+SEC("kprobe/tcp_connect")
+int BPF_KPROBE(first_syn_kprobe, struct sock *sk)
+{
+	return on_first_syn(sk);
+}
+
+SEC("sockops")
+int first_syn_sockops(struct bpf_sock_ops *context)
+{
+	struct bpf_sock *sk;
+	struct tcp_sock *tp;
+
+	if (context->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return 1;
+	sk = context->sk;
+	if (!sk)
+		return 1;
+	tp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		on_first_syn((struct sock *)tp);
+	return 1;
+}
+
+static __always_inline bool take_remote(struct conn *conn, const struct sockaddr *addr)
+{
+	__u16 family = BPF_CORE_READ(addr, sa_family);
+
+	__builtin_memset(conn->remote_addr, 0, sizeof(conn->remote_addr));
+	conn->remote_port = 0;
+	conn->flags &= ~CONN_V4_MAPPED;
+	if (family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+
+		put_v4(conn->remote_addr, BPF_CORE_READ(in, sin_addr.s_addr));
+		conn->remote_port = bpf_ntohs(BPF_CORE_READ(in, sin_port));
+	} else if (family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
+
+		BPF_CORE_READ_INTO(&conn->remote_addr, in6, sin6_addr);
+		conn->remote_port = bpf_ntohs(BPF_CORE_READ(in6, sin6_port));
+	}
+	return family == AF_INET || family == AF_INET6;
+}
+
+static __always_inline bool owns_v4_mapped(const struct sock *sk, const struct conn *conn)
+{
+	return is_v4(conn->remote_addr) && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6;
+}
+
+static __always_inline bool begin_failed(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	begin(fresh, sk, protocol, DIRECTION_OUT);
+	if (fresh->conn.subflow_of)
+		return true;
+	take_task(&fresh->conn, task, OWNER_CONNECT);
+	return owner_wanted(&fresh->conn, task);
+}
+
+static __always_inline int on_attempt_returned(const struct sock *sk, const struct sockaddr *addr, int result)
+{
+	struct sock_state *state = state_of(sk), fresh = {};
+	__u8 protocol = protocol_of(sk);
+
+	if (!protocol)
+		return 0;
+	if (!result) {
+		if (state)
+			state->phase &= ~PHASE_IN_CONNECT;
+		return 0;
+	}
+	if (state) {
+		if (state->phase & PHASE_PENDING && matched(sk, state)) {
+			report_failed(state, sk, -result);
+			forget(sk);
+		}
+		return 0;
+	}
+	if (!begin_failed(&fresh, sk, protocol))
+		return 0;
+	take_remote(&fresh.conn, addr);
+	if (owns_v4_mapped(sk, &fresh.conn))
+		fresh.conn.flags |= CONN_V4_MAPPED;
+	if (tuple_wanted(&fresh.conn))
+		report_failed(&fresh, sk, -result);
+	return 0;
+}
+
+/* An IPv6 socket connects to a mapped address through the IPv4 function, which has told it already. */
+static __always_inline int on_attempt_returned_v6(const struct sock *sk, const struct sockaddr *addr, int result)
+{
+	struct conn conn = {};
+
+	take_remote(&conn, addr);
+	if (is_v4(conn.remote_addr) && !BPF_CORE_READ_BITFIELD_PROBED(sk, __sk_common.skc_ipv6only))
+		return 0;
+	return on_attempt_returned(sk, addr, result);
+}
+
+static __always_inline int on_denied_early(const struct sock *sk, const struct sockaddr *addr, int result)
+{
+	return result ? on_attempt_returned(sk, addr, result) : 0;
+}
+
+static __always_inline int on_denied(const struct socket *socket, const struct sockaddr *addr, int result)
+{
+	const struct sock *sk;
+
+	if (!result)
+		return 0;
+	sk = BPF_CORE_READ(socket, sk);
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
+		return 0;
+	return on_attempt_returned(sk, addr, result);
+}
+
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(connect_v4_fexit, struct sock *sk, struct sockaddr *addr, int size, int result)
+{
+	return on_attempt_returned(sk, addr, result);
+}
+
+SEC("fexit/tcp_v6_connect")
+int BPF_PROG(connect_v6_fexit, struct sock *sk, struct sockaddr *addr, int size, int result)
+{
+	return on_attempt_returned_v6(sk, addr, result);
+}
+
+/* Where a cgroup's own program says no. */
+SEC("fexit/tcp_v4_pre_connect")
+int BPF_PROG(pre_connect_v4_fexit, struct sock *sk, struct sockaddr *addr, int size, int result)
+{
+	return on_denied_early(sk, addr, result);
+}
+
+SEC("fexit/tcp_v6_pre_connect")
+int BPF_PROG(pre_connect_v6_fexit, struct sock *sk, struct sockaddr *addr, int size, int result)
+{
+	return on_denied_early(sk, addr, result);
+}
+
+/* Where a security module says no. */
+SEC("fexit/security_socket_connect")
+int BPF_PROG(denied_fexit, struct socket *socket, struct sockaddr *addr, int size, int result)
+{
+	return on_denied(socket, addr, result);
+}
+
+/* A kretprobe does not see the arguments: they wait here, by thread and function (an IPv6 one calls the IPv4 one). */
+struct call_key {
+	__u64 thread;
+	__u64 function;
+};
+
+struct call {
+	__u64 object;
+	__u64 addr;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct call_key);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+enum function { CONNECT_V4, CONNECT_V6, PRE_CONNECT_V4, PRE_CONNECT_V6, SECURITY_CONNECT };
+
+static __always_inline int enter(enum function function, const void *object, const void *addr)
+{
+	struct call_key key = { bpf_get_current_pid_tgid(), function };
+	struct call call = { (__u64)object, (__u64)addr };
+
+	if (bpf_map_update_elem(&calls, &key, &call, BPF_ANY))
+		count_forgotten();
+	return 0;
+}
+
+static __always_inline bool leave(enum function function, struct call *call)
+{
+	struct call_key key = { bpf_get_current_pid_tgid(), function };
+	struct call *found = bpf_map_lookup_elem(&calls, &key);
+
+	if (!found)
+		return false;
+	*call = *found;
+	bpf_map_delete_elem(&calls, &key);
+	return true;
+}
+
+#define ENTER_AND_LEAVE(name, symbol, function, handler, object_type)                                                  \
+	SEC("kprobe/" #symbol)                                                                                         \
+	int BPF_KPROBE(name##_kprobe, object_type *object, struct sockaddr *addr)                                      \
+	{                                                                                                              \
+		return enter(function, object, addr);                                                                  \
+	}                                                                                                              \
+	SEC("kretprobe/" #symbol)                                                                                      \
+	int BPF_KRETPROBE(name##_kretprobe, int result)                                                                \
+	{                                                                                                              \
+		struct call call;                                                                                      \
+                                                                                                                       \
+		if (!leave(function, &call))                                                                           \
+			return 0;                                                                                      \
+		return handler((object_type *)call.object, (struct sockaddr *)call.addr, result);                      \
+	}
+
+ENTER_AND_LEAVE(connect_v4, tcp_v4_connect, CONNECT_V4, on_attempt_returned, struct sock)
+ENTER_AND_LEAVE(connect_v6, tcp_v6_connect, CONNECT_V6, on_attempt_returned_v6, struct sock)
+ENTER_AND_LEAVE(pre_connect_v4, tcp_v4_pre_connect, PRE_CONNECT_V4, on_denied_early, struct sock)
+ENTER_AND_LEAVE(pre_connect_v6, tcp_v6_pre_connect, PRE_CONNECT_V6, on_denied_early, struct sock)
+ENTER_AND_LEAVE(denied, security_socket_connect, SECURITY_CONNECT, on_denied, struct socket)
+
+/*
+ * Without probes on functions: a hook of the root cgroup has the kernel's copy of the address, the system call has
+ * the result.
+ */
+SEC("tracepoint/syscalls/sys_enter_connect")
+int connect_enter(struct trace_event_raw_sys_enter *context)
+{
+	struct syscall_attempt attempt = { .fd = context->args[0] };
+	__u64 task = bpf_get_current_task();
+
+	if (bpf_map_update_elem(&syscall_attempts, &task, &attempt, BPF_ANY))
+		count_forgotten();
+	return 0;
+}
+
+static __always_inline void fill_attempt(struct bpf_sock_addr *context, const __u32 *addr, bool v4)
+{
+	__u64 task = bpf_get_current_task();
+	struct syscall_attempt *attempt = bpf_map_lookup_elem(&syscall_attempts, &task);
+
+	if (!attempt)
+		return;
+	if (v4)
+		put_v4(attempt->addr, addr[0]);
+	else
+		__builtin_memcpy(attempt->addr, addr, sizeof(attempt->addr));
+	attempt->port = bpf_ntohs(context->user_port);
+	attempt->known = 1;
+}
+
+SEC("cgroup/connect4")
+int connect_cgroup4(struct bpf_sock_addr *context)
+{
+	__u32 addr = context->user_ip4;
+
+	fill_attempt(context, &addr, true);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int connect_cgroup6(struct bpf_sock_addr *context)
+{
+	__u32 addr[4] = { context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3] };
+
+	fill_attempt(context, addr, false);
+	return 1;
+}
+
+/*
+ * A second connect() on the same socket only fetches the first one's error and never gets to the hook; a security
+ * module says no before it.
+ */
+static __always_inline bool ends_attempt(const struct syscall_attempt *attempt, long result)
+{
+	if (!attempt->known)
+		return result == -ERROR_EPERM || result == -ERROR_EACCES;
+	return result < 0 && result != -ERROR_EINPROGRESS && result != -ERROR_EALREADY && result != -ERROR_EISCONN &&
+	       result != -ERROR_EINTR && result > -ERROR_ERESTARTSYS;
+}
+
+static __always_inline void on_connect_exit(const struct syscall_attempt *attempt, long result)
+{
+	const struct sock *sk = sock_of_fd(attempt->fd);
+	struct sock_state *state, fresh = {};
+	__u8 protocol;
+
+	if (!sk)
+		return;
+	protocol = protocol_of(sk);
+	if (!protocol)
+		return;
+	state = state_of(sk);
+	if (state) {
+		if (state->phase & PHASE_PENDING && matched(sk, state)) {
+			report_failed(state, sk, -result);
+			forget(sk);
+		} else {
+			state->phase &= ~PHASE_IN_CONNECT;
+		}
+		return;
+	}
+	/* No entry: it never came as far as SYN_SENT, or what came of it has been told. */
+	if (attempt->began || !ends_attempt(attempt, result) ||
+	    BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
+		return;
+	if (!begin_failed(&fresh, sk, protocol))
+		return;
+	if (attempt->known) {
+		__builtin_memcpy(fresh.conn.remote_addr, attempt->addr, sizeof(attempt->addr));
+		fresh.conn.remote_port = attempt->port;
+		if (owns_v4_mapped(sk, &fresh.conn))
+			fresh.conn.flags |= CONN_V4_MAPPED;
+	} else {
+		__builtin_memset(fresh.conn.remote_addr, 0, sizeof(fresh.conn.remote_addr));
+		fresh.conn.remote_port = 0;
+	}
+	if (tuple_wanted(&fresh.conn))
+		report_failed(&fresh, sk, -result);
+}
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int connect_exit(struct trace_event_raw_sys_exit *context)
+{
+	__u64 task = bpf_get_current_task();
+	struct syscall_attempt *found = bpf_map_lookup_elem(&syscall_attempts, &task), attempt;
+
+	if (!found)
+		return 0;
+	attempt = *found;
+	bpf_map_delete_elem(&syscall_attempts, &task);
+	on_connect_exit(&attempt, context->ret);
+	return 0;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What the programs stand on, and every difference between kernels, each with its commit. Nothing here compares
+ * versions: a field or a type is there or it is not.
+ */
+#ifndef PYTRACECON_COMPAT_BPF_H
+#define PYTRACECON_COMPAT_BPF_H
+
+#ifndef WHOLE_VMLINUX	/* scripts/gen_vmlinux.sh compiles once against all types, to see which are touched */
+#include <linux/bpf.h>
+#endif
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#ifndef WHOLE_VMLINUX
+/* The frame a kprobe sees: fixed by each architecture's user ABI, so it needs no relocation. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	__u64 regs[31], sp, pc, pstate;
+};
+struct pt_regs;
+#endif
+#endif
+#include <bpf/bpf_tracing.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define SOCKFS_MAGIC 0x534F434B
+#define IPPROTO_TCP_NUMBER 6
+#define IPPROTO_MPTCP_NUMBER 262
+
+/* From the socket API, unchanged since they were made public. */
+enum tcp_states {
+	STATE_ESTABLISHED = 1,
+	STATE_SYN_SENT,
+	STATE_SYN_RECV,
+	STATE_FIN_WAIT1,
+	STATE_FIN_WAIT2,
+	STATE_TIME_WAIT,
+	STATE_CLOSE,
+	STATE_CLOSE_WAIT,
+	STATE_LAST_ACK,
+	STATE_LISTEN,
+	STATE_CLOSING,
+};
+
+enum errors {
+	ERROR_EPERM = 1,
+	ERROR_EINTR = 4,
+	ERROR_EACCES = 13,
+	ERROR_EPIPE = 32,
+	ERROR_ECONNABORTED = 103,
+	ERROR_ECONNRESET = 104,
+	ERROR_EISCONN = 106,
+	ERROR_EALREADY = 114,
+	ERROR_EINPROGRESS = 115,
+	ERROR_ERESTARTSYS = 512,
+};
+
+/* struct sock::sk_flags, bits of enum sock_flags: the first two since 2.6. */
+#define SOCK_FLAG_DEAD (1UL << 0)
+#define SOCK_FLAG_DONE (1UL << 1)
+
+static __always_inline struct tcp_sock *tcp_sk(const struct sock *sk)
+{
+	return (struct tcp_sock *)sk;
+}
+
+static __always_inline struct inet_sock *inet_sk(const struct sock *sk)
+{
+	return (struct inet_sock *)sk;
+}
+
+static __always_inline struct mptcp_sock *mptcp_sk(const struct sock *sk)
+{
+	return (struct mptcp_sock *)sk;
+}
+
+/* Linux 95dfa3ca5df5 ("mptcp: add MPTCP to vmlinux", CONFIG_MPTCP) may be compiled out: then nothing is a subflow. */
+static __always_inline struct sock *subflow_parent(const struct sock *sk)
+{
+	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
+	struct mptcp_subflow_context *context;
+
+	if (!bpf_core_field_exists(tcp_sk(sk)->is_mptcp) || !bpf_core_type_exists(struct mptcp_subflow_context))
+		return NULL;
+	if (!BPF_CORE_READ_BITFIELD_PROBED(tcp_sk(sk), is_mptcp))
+		return NULL;
+	context = BPF_CORE_READ(icsk, icsk_ulp_data);
+	return context ? BPF_CORE_READ(context, conn) : NULL;
+}
+
+static __always_inline __u64 cgroup_id(const struct task_struct *task)
+{
+	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* Who and what a connection is, read from the kernel's own objects. */
+#ifndef PYTRACECON_CONN_BPF_H
+#define PYTRACECON_CONN_BPF_H
+
+#include "emit.bpf.h"
+
+/* The names that a process has: its own, and the calling thread's where that is another. */
+static __always_inline void take_task(struct conn *conn, struct task_struct *task, __u8 source)
+{
+	conn->owner = source;
+	conn->pid = BPF_CORE_READ(task, tgid);
+	conn->tid = BPF_CORE_READ(task, pid);
+	conn->uid = BPF_CORE_READ(task, cred, uid.val);
+	conn->cgroup = cgroup_id(task);
+	BPF_CORE_READ_STR_INTO(&conn->comm, task, group_leader, comm);
+	if (conn->tid != conn->pid)
+		BPF_CORE_READ_STR_INTO(&conn->thread, task, comm);
+}
+
+static __always_inline void take_current(struct conn *conn, __u8 source)
+{
+	take_task(conn, (struct task_struct *)bpf_get_current_task(), source);
+}
+
+static __always_inline void copy_owner(struct conn *to, const struct conn *from, __u8 source)
+{
+	to->owner = source;
+	to->pid = from->pid;
+	to->tid = from->tid;
+	to->uid = from->uid;
+	to->cgroup = from->cgroup;
+	__builtin_memcpy(to->comm, from->comm, sizeof(to->comm));
+	__builtin_memcpy(to->thread, from->thread, sizeof(to->thread));
+}
+
+static __always_inline void put_v4(__u8 *addr, __be32 v4)
+{
+	__u32 *word = (__u32 *)addr;
+
+	word[0] = 0;
+	word[1] = 0;
+	word[2] = bpf_htonl(0xffff);
+	word[3] = v4;
+}
+
+static __always_inline bool is_v4(const __u8 *addr)
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline bool is_any(const __u8 *addr)
+{
+	const __u32 *word = (const __u32 *)addr;
+
+	return !word[0] && !word[1] && (!word[2] || word[2] == bpf_htonl(0xffff)) && !word[3];
+}
+
+/* Keeps what is known already: after a failed attempt the kernel clears ports and addresses. */
+static __always_inline void take_tuple(struct conn *conn, const struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 port = bpf_ntohs(BPF_CORE_READ(inet_sk(sk), inet_sport));
+
+	if (family == AF_INET) {
+		put_v4(conn->local_addr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+		put_v4(conn->remote_addr, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	} else if (family == AF_INET6) {
+		BPF_CORE_READ_INTO(&conn->local_addr, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&conn->remote_addr, sk, __sk_common.skc_v6_daddr);
+		if (is_v4(conn->remote_addr))
+			conn->flags |= CONN_V4_MAPPED;
+	}
+	if (port)
+		conn->local_port = port;
+	port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (port)
+		conn->remote_port = port;
+}
+
+static __always_inline void listener_key_of(struct listener_key *key, const struct conn *conn)
+{
+	key->netns = conn->netns;
+	key->port = conn->local_port;
+	key->reserved = 0;
+	__builtin_memcpy(key->addr, conn->local_addr, sizeof(key->addr));
+}
+
+static __always_inline __u32 netns_of(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+}
+
+/* IPPROTO_TCP or IPPROTO_MPTCP, else 0. */
+static __always_inline __u8 protocol_of(const struct sock *sk)
+{
+	__u16 number = BPF_CORE_READ(sk, sk_protocol);
+
+	return number == IPPROTO_TCP_NUMBER ? PROTO_TCP : number == IPPROTO_MPTCP_NUMBER ? PROTO_MPTCP : 0;
+}
+
+static __always_inline void begin(struct sock_state *state, const struct sock *sk, __u8 protocol, __u8 direction)
+{
+	struct sock *parent = protocol == PROTO_TCP ? subflow_parent(sk) : NULL;
+
+	state->conn.id = next_id(sk);
+	state->conn.protocol = protocol;
+	state->conn.direction = direction;
+	state->conn.netns = netns_of(sk);
+	if (parent) {
+		struct sock_state *whole = state_of(parent);
+
+		/* A path that joins later is opened by a kernel thread: it is the connection's owner's all the same. */
+		if (whole) {
+			state->conn.subflow_of = whole->conn.id;
+			copy_owner(&state->conn, &whole->conn, whole->conn.owner);
+		}
+	}
+	take_tuple(&state->conn, sk);
+}
+
+static __always_inline struct sock_state *remember(const struct sock *sk, const struct sock_state *state)
+{
+	__u64 key = (__u64)sk;
+
+	if (bpf_map_update_elem(&socks, &key, state, BPF_ANY)) {
+		count_forgotten();
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&socks, &key);
+}
+
+#endif

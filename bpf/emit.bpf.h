@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The way of a record into the ring, and what is counted on it. */
+#ifndef PYTRACECON_EMIT_BPF_H
+#define PYTRACECON_EMIT_BPF_H
+
+#include "state.bpf.h"
+
+#define MAX_CPUS 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} ring __weak SEC(".maps");
+
+/*
+ * An array that user space maps, one slot a CPU, and not a per-CPU map: reading it costs no system call. All
+ * additions are atomic, because a softirq may interrupt a program of the same CPU.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_CPUS);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct shared);
+} shared __weak SEC(".maps");
+
+static __always_inline struct shared *shared_page(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&shared, &zero);
+}
+
+static __always_inline struct counters *own_counters(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
+
+	return bpf_map_lookup_elem(&counters, &cpu);
+}
+
+/*
+ * Sequence, CPU and some bits of the address. The address is there for the one case in which the sequence alone
+ * is not enough: a softirq that takes a number between the two instructions below, which 5.10 cannot do in one.
+ */
+static __always_inline __u64 next_id(const void *sk)
+{
+	struct counters *slot = own_counters();
+	__u64 address = 0;
+
+	if (!slot)
+		return 0;
+	/* Read as bytes: to the verifier a pointer has no bits. */
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	__sync_fetch_and_add(&slot->ids, 1);
+	return *(volatile __u64 *)&slot->ids << 24 | (__u64)(bpf_get_smp_processor_id() & 0xfff) << 12 |
+	       (address >> 6 & 0xfff);
+}
+
+static __always_inline void count_forgotten(void)
+{
+	struct counters *slot = own_counters();
+	struct shared *page = shared_page();
+
+	if (!slot || !page)
+		return;
+	page->forgot = 1;
+	__sync_fetch_and_add(&slot->lost_map, 1);
+	slot->lost_map_at = bpf_ktime_get_ns();
+}
+
+static __always_inline bool anything_forgotten(void)
+{
+	struct shared *page = shared_page();
+
+	return page && page->forgot;
+}
+
+static __always_inline bool wanted(__u8 kind)
+{
+	return settings.kinds & 1U << kind;
+}
+
+static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *conn)
+{
+	struct counters *slot = own_counters();
+	struct connect_event *record;
+
+	if (!slot)
+		return NULL;
+	__sync_fetch_and_add(&slot->wanted, 1);
+	record = bpf_ringbuf_reserve(&ring, size, 0);
+	if (!record) {
+		__sync_fetch_and_add(&slot->lost_ring, 1);
+		slot->lost_ring_at = bpf_ktime_get_ns();
+		return NULL;
+	}
+	record->header.time = bpf_ktime_get_ns();
+	record->header.lost = slot->lost_ring;
+	record->header.cpu = bpf_get_smp_processor_id();
+	record->header.kind = kind;
+	record->header.words = size / 8;
+	record->conn = *conn;
+	return record;
+}
+
+/* The reader is woken when it sleeps, or when it naps and much is waiting; never for each record. */
+static __always_inline void submit(void *record)
+{
+	struct shared *page = shared_page();
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	if (page) {
+		__u32 resting = *(volatile __u32 *)&page->resting;
+
+		if (resting == READER_ASLEEP ||
+		    (resting == READER_NAPS && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= settings.wake_bytes)) {
+			page->resting = READER_AWAKE;
+			flags = BPF_RB_FORCE_WAKEUP;
+		}
+	}
+	bpf_ringbuf_submit(record, flags);
+}
+
+#endif

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* What was open before the tracer came: every socket that a process holds, in every network namespace, once. */
+#include "report.bpf.h"
+#include "totals.bpf.h"
+#include "file.bpf.h"
+
+#define BOUND_TO_PORT 8	/* SOCK_BINDPORT_LOCK, net/sock.h */
+
+/*
+ * Who opened it? A child is a copy of its listener, backlog and all, but loses the lock that bind() leaves; a
+ * port chosen in connect() leaves its bucket marked with -1.
+ */
+static __always_inline __u8 direction_of(const struct sock *sk)
+{
+	struct inet_bind_bucket *bucket = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_bind_hash);
+
+	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT)
+		return DIRECTION_OUT;
+	if (BPF_CORE_READ(sk, sk_max_ack_backlog))
+		return DIRECTION_IN;
+	return bucket && BPF_CORE_READ(bucket, fastreuse) < 0 ? DIRECTION_OUT : DIRECTION_UNKNOWN;
+}
+
+static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
+{
+	struct listening fresh = {};
+	struct listener_key key = {};
+
+	fresh.conn.netns = netns_of(sk);
+	take_tuple(&fresh.conn, sk);
+	take_task(&fresh.conn, task, OWNER_LISTEN);
+	fresh.sockets = 1;
+	fresh.wanted = owner_wanted(&fresh.conn, task);
+	listener_key_of(&key, &fresh.conn);
+	bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST);
+}
+
+static __always_inline void report_existing(const struct sock_state *state, const struct sock *sk, int tcp_state)
+{
+	struct existing_event *event;
+
+	if (!wanted(KIND_EXISTING))
+		return;
+	event = reserve(sizeof(*event), KIND_EXISTING, &state->conn);
+	if (!event)
+		return;
+	__builtin_memset(&event->totals, 0, sizeof(event->totals));
+	if (state->conn.protocol == PROTO_TCP)
+		tcp_totals(&event->totals, sk, tcp_state, state->conn.direction == DIRECTION_OUT);
+	else
+		event->totals.state = tcp_state;
+	submit(event);
+}
+
+static __always_inline void found_connection(const struct sock *sk, struct task_struct *task, __u8 protocol,
+					     int tcp_state)
+{
+	struct sock_state fresh = {};
+	__u64 key = (__u64)sk;
+
+	begin(&fresh, sk, protocol, tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk));
+	fresh.conn.flags |= CONN_PRE_EXISTING;
+	fresh.phase = PHASE_MATCHED;
+	if (tcp_state == STATE_SYN_SENT)
+		fresh.phase |= PHASE_ATTEMPT | PHASE_SYN_LEFT;
+	else if (fresh.conn.direction == DIRECTION_IN)
+		fresh.phase |= PHASE_ACCEPTED;
+	if (tcp_state == STATE_CLOSE_WAIT || tcp_state == STATE_LAST_ACK)
+		fresh.phase |= PHASE_REMOTE_FIRST;
+	if (tcp_state == STATE_FIN_WAIT1 || tcp_state == STATE_FIN_WAIT2 || tcp_state == STATE_CLOSING)
+		fresh.phase |= PHASE_LOCAL_FIRST;
+	take_task(&fresh.conn, task, OWNER_EXISTING);
+	if (settings.min_latency || !owner_wanted(&fresh.conn, task) || !tuple_wanted(&fresh.conn))
+		return;
+	/* A hook may have been faster, or another process holds the same socket and was met first. */
+	if (state_of(sk))
+		return;
+	if (bpf_map_update_elem(&socks, &key, &fresh, BPF_NOEXIST)) {
+		count_forgotten();
+		return;
+	}
+	report_existing(&fresh, sk, tcp_state);
+	/* It closed meanwhile: nothing else would ever remove the entry. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == STATE_CLOSE)
+		forget(sk);
+}
+
+SEC("iter/task_file")
+int existing(struct bpf_iter__task_file *context)
+{
+	struct task_struct *task = context->task;
+	struct file *file = context->file;
+	const struct sock *sk;
+	__u8 protocol;
+	int tcp_state;
+
+	if (!task || !file)
+		return 0;
+	sk = sock_of_file(file);
+	if (!sk)
+		return 0;
+	protocol = protocol_of(sk);
+	if (!protocol)
+		return 0;
+	tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	if (tcp_state == STATE_LISTEN)
+		found_listener(sk, task);
+	else if (tcp_state != STATE_CLOSE && tcp_state != STATE_SYN_RECV)
+		found_connection(sk, task, protocol, tcp_state);
+	return 0;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * The life of a TCP socket, from its state changes. Most of them happen in softirq: the owner is never taken from
+ * whoever runs, save where the state can change in a system call only (CLOSE to SYN_SENT, CLOSE to LISTEN).
+ */
+#include "report.bpf.h"
+#include "totals.bpf.h"
+
+static __always_inline void on_listen(const struct sock *sk)
+{
+	struct listener_key key = {};
+	struct listening fresh = {}, *known;
+
+	fresh.conn.netns = netns_of(sk);
+	take_tuple(&fresh.conn, sk);
+	take_current(&fresh.conn, OWNER_LISTEN);
+	fresh.sockets = 1;
+	fresh.wanted = owner_wanted(&fresh.conn, (struct task_struct *)bpf_get_current_task());
+	listener_key_of(&key, &fresh.conn);
+	known = bpf_map_lookup_elem(&listeners, &key);
+	if (!known) {
+		if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_ANY))
+			count_forgotten();
+		return;
+	}
+	__sync_fetch_and_add(&known->sockets, 1);
+	if (known->conn.pid != fresh.conn.pid)
+		known->ambiguous = 1;
+}
+
+static __always_inline void on_listen_end(const struct sock *sk)
+{
+	struct listener_key key = {};
+	struct listening *known;
+	struct conn conn = {};
+
+	conn.netns = netns_of(sk);
+	take_tuple(&conn, sk);
+	listener_key_of(&key, &conn);
+	known = bpf_map_lookup_elem(&listeners, &key);
+	if (!known)
+		return;
+	if (known->sockets > 1)
+		__sync_fetch_and_add(&known->sockets, -1);
+	else
+		bpf_map_delete_elem(&listeners, &key);
+}
+
+/* The address itself, then any IPv4 address, then any address at all. */
+static __always_inline struct listening *listener_of(const struct conn *conn)
+{
+	struct listener_key key = {};
+	struct listening *found;
+
+	listener_key_of(&key, conn);
+	found = bpf_map_lookup_elem(&listeners, &key);
+	if (found)
+		return found;
+	if (is_v4(conn->local_addr)) {
+		put_v4(key.addr, 0);
+		found = bpf_map_lookup_elem(&listeners, &key);
+		if (found)
+			return found;
+	}
+	__builtin_memset(key.addr, 0, sizeof(key.addr));
+	return bpf_map_lookup_elem(&listeners, &key);
+}
+
+/* Runs in connect() or in a send with MSG_FASTOPEN, io_uring's too: whoever runs is who asks. */
+static __always_inline void on_attempt(const struct sock *sk, __u8 protocol)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct sock_state fresh = {}, *state;
+
+	if (settings.attempt_hook == ATTEMPT_SYSCALL) {
+		__u64 key = (__u64)task;
+		struct syscall_attempt *call = bpf_map_lookup_elem(&syscall_attempts, &key);
+
+		if (call)
+			call->began = 1;
+	}
+	begin(&fresh, sk, protocol, DIRECTION_OUT);
+	if (!fresh.conn.subflow_of) {
+		take_task(&fresh.conn, task, OWNER_CONNECT);
+		if (!owner_wanted(&fresh.conn, task)) {
+			forget(sk);
+			return;
+		}
+	}
+	fresh.phase = PHASE_ATTEMPT;
+	if (settings.attempt_hook && (protocol == PROTO_TCP || settings.attempt_hook == ATTEMPT_SYSCALL))
+		fresh.phase |= PHASE_IN_CONNECT;
+	if (!settings.syn_hook && protocol == PROTO_TCP) {
+		/* A deferred fast open sends its SYN with the first data, which nobody here will see. */
+		if (!BPF_CORE_READ_BITFIELD_PROBED(tcp_sk(sk), fastopen_connect))
+			fresh.started = bpf_ktime_get_ns();
+		fresh.phase |= PHASE_SYN_LEFT;
+	}
+	state = remember(sk, &fresh);
+	if (!settings.syn_hook && matched(sk, state ?: &fresh))
+		report_connect(&fresh);
+}
+
+static __always_inline void on_attempt_end(const struct sock *sk, __u8 protocol)
+{
+	struct sock_state *state = state_of(sk), fresh = {};
+	int error = BPF_CORE_READ(sk, sk_err);
+
+	if (!state) {
+		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_OUT))
+			return;
+		fresh.phase = PHASE_SYN_LEFT;
+		report_failed(&fresh, sk, error);
+		return;
+	}
+	if (!error && protocol == PROTO_MPTCP)
+		error = state->error;
+	if (!error && state->phase & PHASE_IN_CONNECT && state->conn.tid == (__u32)bpf_get_current_pid_tgid()) {
+		state->phase |= PHASE_PENDING;
+		return;
+	}
+	if (matched(sk, state)) {
+		report_failed(state, sk, error);
+		forget(sk);
+	}
+}
+
+static __always_inline void on_outbound(const struct sock *sk, struct sock_state *state, __u8 protocol)
+{
+	struct sock_state fresh = {};
+
+	if (!state) {
+		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_OUT))
+			return;
+		fresh.phase = PHASE_MATCHED;
+		state = remember(sk, &fresh) ?: &fresh;
+	}
+	barrier_var(state);
+	state->established = bpf_ktime_get_ns();
+	state->phase &= ~(PHASE_ATTEMPT | PHASE_IN_CONNECT);
+	state->conn.flags &= ~CONN_FASTOPEN;
+	if (protocol == PROTO_TCP) {
+		take_tuple(&state->conn, sk);
+		/* More than the SYN was acknowledged: its data too. */
+		if (BPF_CORE_READ_BITFIELD_PROBED(tcp_sk(sk), syn_data) && BPF_CORE_READ(tcp_sk(sk), bytes_acked) > 1)
+			state->conn.flags |= CONN_FASTOPEN;
+	}
+	if (!matched(sk, state))
+		return;
+	if (settings.min_latency &&
+	    (!state->started || state->established - state->started < settings.min_latency)) {
+		forget(sk);
+		return;
+	}
+	report_established(state, sk);
+}
+
+static __always_inline void on_inbound(const struct sock *sk, struct sock_state *state, __u8 protocol)
+{
+	struct sock_state fresh = {};
+
+	/* A fast open was accepted before its handshake was over. */
+	if (state) {
+		barrier_var(state);
+		state->established = bpf_ktime_get_ns();
+		return;
+	}
+	begin(&fresh, sk, protocol, DIRECTION_IN);
+	fresh.established = bpf_ktime_get_ns();
+	/* The kernel gives an MPTCP connection its addresses after its state. */
+	if (protocol == PROTO_TCP) {
+		if (!tuple_wanted(&fresh.conn))
+			return;
+		fresh.phase = PHASE_MATCHED;
+	}
+	if (remember(sk, &fresh) && fresh.conn.subflow_of == 0)
+		return;
+}
+
+static __always_inline void on_established(const struct sock *sk, int old, __u8 protocol)
+{
+	struct sock_state *state = state_of(sk);
+
+	if (old == STATE_SYN_SENT || (state && state->phase & PHASE_ATTEMPT))
+		on_outbound(sk, state, protocol);
+	else if (state || !BPF_CORE_READ(sk, sk_socket))
+		on_inbound(sk, state, protocol);
+	state = state_of(sk);
+	if (state && protocol == PROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock)) {
+		state->tx_base = BPF_CORE_READ(mptcp_sk(sk), write_seq);
+		state->rx_base = BPF_CORE_READ(mptcp_sk(sk), ack_seq);
+	}
+}
+
+/* Of a connection that no process took, the listener's process is the owner. */
+static __always_inline bool take_listener(struct sock_state *state, const struct sock *sk)
+{
+	struct sock *parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
+	struct sock_state *whole = parent ? state_of(parent) : NULL;
+	struct listening *listener;
+
+	if (whole && whole->conn.pid) {
+		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
+		return true;
+	}
+	listener = listener_of(&state->conn);
+	if (!listener || listener->ambiguous)
+		return !on(BY_OWNER);
+	copy_owner(&state->conn, &listener->conn, OWNER_LISTEN);
+	return listener->wanted;
+}
+
+static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int old, __u8 protocol)
+{
+	struct close_event *event;
+
+	if (!wanted(KIND_CLOSE))
+		return;
+	event = reserve(sizeof(*event), KIND_CLOSE, &state->conn);
+	if (!event)
+		return;
+	event->duration = state->established ? event->header.time - state->established : 0;
+	__builtin_memset(&event->totals, 0, sizeof(event->totals));
+	if (protocol == PROTO_TCP)
+		tcp_totals(&event->totals, sk, old, state->conn.direction == DIRECTION_OUT);
+	else
+		mptcp_totals(&event->totals, sk, old, state);
+	event->totals.ended = how_ended(sk, old, state, event->totals.tx_acked < event->totals.tx_bytes);
+	submit(event);
+}
+
+static __always_inline void on_close(const struct sock *sk, int old, __u8 protocol)
+{
+	struct sock_state *state = state_of(sk), fresh = {};
+
+	if (!state) {
+		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_UNKNOWN))
+			return;
+		report_close(&fresh, sk, old, protocol);
+		return;
+	}
+	if (state->phase & PHASE_CLOSED)
+		return;
+	if (!state->conn.pid && state->conn.direction == DIRECTION_IN && !take_listener(state, sk)) {
+		forget(sk);
+		return;
+	}
+	if (matched(sk, state))
+		report_close(state, sk, old, protocol);
+	if (protocol == PROTO_TCP && state->conn.owner == OWNER_LISTEN && !(state->phase & PHASE_ACCEPTED))
+		state->phase |= PHASE_CLOSED;
+	else
+		forget(sk);
+}
+
+static __always_inline int on_state(const struct sock *sk, int old, int new)
+{
+	__u8 protocol = protocol_of(sk);
+	struct sock_state *state;
+
+	if (!protocol || old == new)
+		return 0;
+	switch (new) {
+	case STATE_SYN_SENT:
+		on_attempt(sk, protocol);
+		break;
+	case STATE_ESTABLISHED:
+		on_established(sk, old, protocol);
+		break;
+	case STATE_FIN_WAIT1:
+	case STATE_CLOSE_WAIT:
+		state = state_of(sk);
+		if (state && !(state->phase & (PHASE_LOCAL_FIRST | PHASE_REMOTE_FIRST)))
+			state->phase |= new == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
+		break;
+	case STATE_LISTEN:
+		on_listen(sk);
+		break;
+	case STATE_CLOSE:
+		state = state_of(sk);
+		if (old == STATE_LISTEN)
+			on_listen_end(sk);
+		else if (old == STATE_SYN_SENT || (state && state->phase & PHASE_ATTEMPT))
+			on_attempt_end(sk, protocol);
+		else if (old == STATE_SYN_RECV && !(state && state->phase & PHASE_ACCEPTED))
+			forget(sk);
+		else
+			on_close(sk, old, protocol);
+		break;
+	}
+	return 0;
+}
+
+/* What never came to an end by its state: a pending attempt whose return nobody saw, an entry made too late. */
+static __always_inline int on_destroy(const struct sock *sk)
+{
+	struct sock_state *state = state_of(sk);
+
+	if (!state)
+		return 0;
+	if (state->phase & PHASE_PENDING && matched(sk, state))
+		report_failed(state, sk, ERROR_UNKNOWN);
+	forget(sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(state_btf, const struct sock *sk, const int old, const int new)
+{
+	return on_state(sk, old, new);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(state_raw, const struct sock *sk, const int old, const int new)
+{
+	return on_state(sk, old, new);
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(destroy_btf, const struct sock *sk)
+{
+	return on_destroy(sk);
+}
+
+SEC("raw_tp/tcp_destroy_sock")
+int BPF_PROG(destroy_raw, const struct sock *sk)
+{
+	return on_destroy(sk);
+}
+
+char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

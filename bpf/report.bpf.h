@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* One function a kind of record: what is known of a connection, put into the ring. */
+#ifndef PYTRACECON_REPORT_BPF_H
+#define PYTRACECON_REPORT_BPF_H
+
+#include "filter.bpf.h"
+
+/* Both ends are known now: decides once whether the filters want this connection, and forgets it if not. */
+static __always_inline bool matched(const struct sock *sk, struct sock_state *state)
+{
+	if (state->phase & PHASE_MATCHED)
+		return true;
+	if (!tuple_wanted(&state->conn)) {
+		forget(sk);
+		return false;
+	}
+	state->phase |= PHASE_MATCHED;
+	return true;
+}
+
+/*
+ * A connection that has no entry: older than the tracer, or one that did not fit into the map. With a filter on
+ * owners it is held back, for it may be anybody's; otherwise what the socket itself tells is told.
+ */
+static __always_inline bool begin_unknown(struct sock_state *state, const struct sock *sk, __u8 protocol,
+					  __u8 direction)
+{
+	if (on(BY_OWNER) || settings.min_latency)
+		return false;
+	begin(state, sk, protocol, direction);
+	state->conn.flags |= anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+	return tuple_wanted(&state->conn);
+}
+
+static __always_inline void report_connect(const struct sock_state *state)
+{
+	struct connect_event *event;
+
+	if (!wanted(KIND_CONNECT))
+		return;
+	event = reserve(sizeof(*event), KIND_CONNECT, &state->conn);
+	if (event)
+		submit(event);
+}
+
+static __always_inline void report_established(const struct sock_state *state, const struct sock *sk)
+{
+	struct established_event *event;
+
+	if (!wanted(KIND_ESTABLISHED))
+		return;
+	event = reserve(sizeof(*event), KIND_ESTABLISHED, &state->conn);
+	if (!event)
+		return;
+	event->latency = state->started ? state->established - state->started : 0;
+	event->syn_retransmits = state->conn.protocol == PROTO_TCP ? BPF_CORE_READ(tcp_sk(sk), total_retrans) : 0;
+	event->reserved = 0;
+	submit(event);
+}
+
+static __always_inline void report_failed(const struct sock_state *state, const struct sock *sk, __u16 error)
+{
+	struct failed_event *event;
+	__u64 now;
+
+	if (state->conn.subflow_of) {
+		struct sock *parent = subflow_parent(sk);
+		struct sock_state *whole = parent ? state_of(parent) : NULL;
+
+		if (whole)
+			whole->error = error;
+	}
+	if (!wanted(KIND_FAILED))
+		return;
+	now = bpf_ktime_get_ns();
+	if (settings.min_latency && (!state->started || now - state->started < settings.min_latency))
+		return;
+	event = reserve(sizeof(*event), KIND_FAILED, &state->conn);
+	if (!event)
+		return;
+	event->latency = state->started ? now - state->started : 0;
+	event->syn_retransmits = state->conn.protocol == PROTO_TCP ? BPF_CORE_READ(tcp_sk(sk), total_retrans) : 0;
+	event->error = error;
+	event->syn_left = !!(state->phase & PHASE_SYN_LEFT);
+	event->reserved = 0;
+	submit(event);
+}
+
+static __always_inline void report_accept(const struct sock_state *state)
+{
+	struct accept_event *event;
+
+	if (!wanted(KIND_ACCEPT))
+		return;
+	event = reserve(sizeof(*event), KIND_ACCEPT, &state->conn);
+	if (!event)
+		return;
+	event->wait = state->established ? bpf_ktime_get_ns() - state->established : 0;
+	submit(event);
+}
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* What is remembered between hooks: one entry a socket, one a listening address. */
+#ifndef PYTRACECON_STATE_BPF_H
+#define PYTRACECON_STATE_BPF_H
+
+#include "compat.bpf.h"
+#include "events.h"
+#include "settings.h"
+
+const volatile struct settings settings __weak SEC(".rodata.settings");
+
+enum phase {
+	PHASE_ATTEMPT = 1,	/* an outbound attempt that has no outcome yet */
+	PHASE_IN_CONNECT = 2,	/* the process is still inside the connect() that began it */
+	PHASE_PENDING = 4,	/* it ended inside connect(): the errno comes with the return */
+	PHASE_SYN_LEFT = 8,
+	PHASE_ACCEPTED = 16,
+	PHASE_CLOSED = 32,	/* over and reported, but still in the accept queue: keeps its identity */
+	PHASE_LOCAL_FIRST = 64,	/* this end sent the first FIN */
+	PHASE_REMOTE_FIRST = 128,
+	PHASE_MATCHED = 256,	/* passed the filters on both ends */
+};
+
+struct sock_state {
+	__u32 phase;		/* enum phase */
+	__u32 error;		/* MPTCP: what ended the last path's attempt */
+	struct conn conn;
+	__u64 started;		/* first SYN */
+	__u64 established;
+	__u64 tx_base;		/* MPTCP: sequence numbers at the start of the connection */
+	__u64 rx_base;
+};
+
+/* Preallocated: kernels before 34dd3bad1a6f (v6.1) warn about tracing programs with maps that are not. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct sock_state);
+} socks __weak SEC(".maps");
+
+struct listener_key {
+	__u32 netns;
+	__u16 port;
+	__u16 reserved;
+	__u8 addr[16];
+};
+
+struct listening {
+	struct conn conn;
+	__u32 sockets;		/* SO_REUSEPORT: several may share the address */
+	__u8 ambiguous;		/* … and belong to different processes: then nobody is named */
+	__u8 wanted;		/* its owner passes the filters */
+	__u8 reserved[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct listener_key);
+	__type(value, struct listening);
+} listeners __weak SEC(".maps");
+
+/* A connect() under way, by task: the cgroup's hook of 5.10 may ask for no more than that. */
+struct syscall_attempt {
+	__u8 addr[16];
+	__u32 fd;
+	__u16 port;
+	__u8 known;		/* the cgroup's hook has filled in address and port */
+	__u8 began;		/* the socket came as far as SYN_SENT */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct syscall_attempt);
+} syscall_attempts __weak SEC(".maps");
+
+/* Where a field's address is used after a check for NULL, barrier_var() keeps clang from adding its offset before. */
+static __always_inline struct sock_state *state_of(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	return bpf_map_lookup_elem(&socks, &key);
+}
+
+static __always_inline void forget(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&socks, &key);
+}
+
+#endif

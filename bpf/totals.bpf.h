@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* What TCP counted by itself, turned into payload. No probe sits where data flow. */
+#ifndef PYTRACECON_TOTALS_BPF_H
+#define PYTRACECON_TOTALS_BPF_H
+
+#include "filter.bpf.h"
+
+static __always_inline bool fin_queued(int state)
+{
+	return state == STATE_FIN_WAIT1 || state == STATE_FIN_WAIT2 || state == STATE_CLOSING ||
+	       state == STATE_LAST_ACK || state == STATE_TIME_WAIT;
+}
+
+/*
+ * Sequence numbers count a SYN and a FIN as one byte each, and so do the kernel's byte counters: bytes_acked has
+ * the SYN of an active opener (a passive one starts behind it) and the FIN once it is acknowledged,
+ * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE).
+ */
+static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, int old, bool syn_counted)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
+	__u64 received = BPF_CORE_READ(tp, bytes_received);
+	__u32 unacked = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+	bool fin = fin_queued(old);
+
+	if (syn_counted && acked)
+		acked--;
+	if (fin && !unacked && acked)
+		acked--;
+	else if (fin && unacked)
+		unacked--;
+	if (BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_FLAG_DONE && received)
+		received--;
+	totals->tx_acked = acked;
+	totals->tx_bytes = acked + unacked;
+	totals->rx_bytes = received;
+	totals->rtt = (__u64)(BPF_CORE_READ(tp, srtt_us) >> 3) * 1000;
+	totals->retransmits = BPF_CORE_READ(tp, total_retrans);
+	totals->state = old;
+}
+
+/*
+ * An MPTCP connection counts for itself, over all its paths: data sequence numbers, less where they began and
+ * less the DATA_FIN of either side.
+ */
+static __always_inline void mptcp_totals(struct totals *totals, const struct sock *sk, int old,
+					 const struct sock_state *state)
+{
+	const struct mptcp_sock *msk = mptcp_sk(sk);
+	__u64 written = 0, unacked_from = 0, received = 0;
+
+	totals->state = old;
+	if (!bpf_core_type_exists(struct mptcp_sock) || !state->tx_base)
+		return;
+	written = BPF_CORE_READ(msk, write_seq);
+	bpf_core_read(&unacked_from, sizeof(unacked_from), &msk->snd_una);
+	received = BPF_CORE_READ(msk, ack_seq);
+	totals->tx_bytes = written - state->tx_base;
+	totals->tx_acked = unacked_from - state->tx_base;
+	totals->rx_bytes = received - state->rx_base;
+	if (BPF_CORE_READ_BITFIELD_PROBED(msk, snd_data_fin_enable) && totals->tx_bytes) {
+		totals->tx_bytes--;
+		if (unacked_from == written)
+			totals->tx_acked--;
+	}
+}
+
+/* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */
+static __always_inline __u8 how_ended(const struct sock *sk, int old, const struct sock_state *state, bool fin_unacked)
+{
+	__u64 flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+	int error = BPF_CORE_READ(sk, sk_err);
+	bool dead = flags & SOCK_FLAG_DEAD, done = flags & SOCK_FLAG_DONE;
+
+	/* tcp_reset() notes the error before the state changes, tcp_disconnect() after. */
+	if (error == ERROR_ECONNRESET || error == ERROR_EPIPE)
+		return ENDED_REMOTE_RESET;
+	if (error == ERROR_ECONNABORTED)
+		return ENDED_LOCAL_RESET;
+	if (error)
+		return ENDED_TIMEOUT;
+	if (old == STATE_ESTABLISHED || old == STATE_CLOSE_WAIT || old == STATE_FIN_WAIT1 || old == STATE_SYN_RECV)
+		return ENDED_LOCAL_RESET;
+	/* Unread data or a zero linger after shutdown(): the socket has still its file, the peer sent no FIN. */
+	if (old == STATE_FIN_WAIT2 && !dead && !done)
+		return ENDED_LOCAL_RESET;
+	if ((old == STATE_LAST_ACK || old == STATE_CLOSING) && fin_unacked)
+		return ENDED_LOCAL_RESET;
+	if (state->phase & PHASE_REMOTE_FIRST)
+		return ENDED_REMOTE_CLOSE;
+	if (state->phase & PHASE_LOCAL_FIRST)
+		return ENDED_LOCAL_CLOSE;
+	/* Older than the tracer: only the states that are reached one way tell. */
+	if (old == STATE_LAST_ACK)
+		return ENDED_REMOTE_CLOSE;
+	if (old == STATE_FIN_WAIT2 || old == STATE_CLOSING)
+		return ENDED_LOCAL_CLOSE;
+	return ENDED_UNKNOWN;
+}
+
+#endif
