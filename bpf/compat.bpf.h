@@ -15,6 +15,9 @@
 #include <bpf/bpf_endian.h>
 
 #ifndef WHOLE_VMLINUX
+#define NULL ((void *)0)
+enum { false, true };
+
 /* The frame a kprobe sees: fixed by each architecture's user ABI, so it needs no relocation. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
