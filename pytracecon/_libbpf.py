@@ -213,9 +213,7 @@ PROTOTYPES = (
     Prototype("bpf_object__open_mem", c_void_p, (c_char_p, c_size_t, POINTER(OpenOpts)), null),
     Prototype("bpf_object__load", c_int, (c_void_p,), negative),
     Prototype("bpf_object__close", None, (c_void_p,), never),
-    Prototype("bpf_object__find_program_by_name", c_void_p, (c_void_p, c_char_p), null),
     Prototype("bpf_object__next_program", c_void_p, (c_void_p, c_void_p), never),
-    Prototype("bpf_object__find_map_by_name", c_void_p, (c_void_p, c_char_p), null),
     Prototype("bpf_object__next_map", c_void_p, (c_void_p, c_void_p), never),
     Prototype("bpf_program__name", c_char_p, (c_void_p,), never),
     Prototype("bpf_program__section_name", c_char_p, (c_void_p,), never),
@@ -327,6 +325,7 @@ class Libbpf:
         function, failed = self._functions[name]
         heard = self._heard
         heard.messages = []
+        ctypes.set_errno(0)  # or a NULL without errno would be blamed on an older failure
         result = function(*args)
         code = failed(result)
         if heard.raised is not None:
@@ -397,7 +396,7 @@ class Libbpf:
         try:
             return Btf(self, self.call("btf__load_vmlinux_btf"))
         except OSError as error:
-            raise _with(MissingBTF(_NO_KERNEL_BTF), error) from error
+            raise _caused_by(MissingBTF(_NO_KERNEL_BTF), error) from error
 
     def parse_btf(self, path: str) -> Btf:
         """The BTF in a file, raw or in an ELF section. MissingBTF if there is none."""
@@ -409,7 +408,7 @@ class Libbpf:
                 f"{path} is no BTF file ({_cause(error)}): give one of this very kernel, such as a copy of its "
                 f"{KERNEL_BTF}"
             )
-            raise _with(MissingBTF(text), error) from error
+            raise _caused_by(MissingBTF(text), error) from error
 
     def num_possible_cpus(self) -> int:
         return int(self.call("libbpf_num_possible_cpus"))
@@ -921,7 +920,7 @@ def capabilities() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def lockdown() -> str | None:
-    """What the kernel is locked down to: "none", "integrity" or "confidentiality"; None if it cannot be known (securityfs not mounted)."""
+    """The kernel's lockdown: "none", "integrity", "confidentiality"; None if unknown (securityfs not mounted)."""
     try:
         found = re.search(r"\[(\w+)\]", Path("/sys/kernel/security/lockdown").read_text())
     except OSError:
@@ -956,17 +955,22 @@ def explain(
     """The leaf of `errors` that a failed load or attach means; `said` is what libbpf said meanwhile."""
     code = error.errno or 0
     denied = code in (errno.EPERM, errno.EACCES)
+    locked = lockdown()
     log = _verifier_log(said)
+    # Linux ff40e51043af (v5.13) takes the helpers away under lockdown; before that they fail when they run.
+    reads_forbidden = re.search(r"(unknown func|cannot use helper) bpf_probe_read", log) is not None
     attaching = doing.startswith("attaching")
     found: PytraceconError
     if denied and (missing := missing_capabilities(section, attaching=attaching)):
         found = MissingPrivilege(f"{doing} needs {' and '.join(missing)}: {_HOW_TO_GET_CAPABILITIES}")
     elif denied and _in_user_namespace():
         found = MissingPrivilege(f"{doing} is not allowed in a user namespace: run as root outside of the container")
-    elif lockdown() == "confidentiality" and (denied or "bpf_probe_read" in log):
+    elif locked == "confidentiality" and (denied or reads_forbidden):
+        found = LockedDown(f"{doing} is forbidden, the kernel is locked down (confidentiality): {_HOW_TO_UNLOCK}")
+    elif locked is None and reads_forbidden:
         found = LockedDown(
-            f"{doing} is forbidden, the kernel is locked down (confidentiality): boot without "
-            "lockdown=confidentiality, `lockdown=integrity` is enough"
+            f"{doing} is forbidden, the kernel lets no program read its memory, which means lockdown "
+            f"(securityfs is not mounted to tell): {_HOW_TO_UNLOCK}"
         )
     elif log:
         found = VerifierRejected(f"{doing} failed, the kernel's verifier refused: {_last(log)}", log=log)
@@ -979,20 +983,21 @@ def explain(
         )
     else:
         text = f"{doing} failed: {lib.strerror(code)}{_first_reason(said)}"
-        if code == errno.EPERM and lockdown() is None:
+        if code == errno.EPERM and locked is None:
             text += "; whether the kernel is locked down is unknown (securityfs is not mounted)"
         found = UnsupportedKernel(text)
     found.program = program
-    return _with(found, error)
+    return _caused_by(found, error)
 
 
 _HOW_TO_GET_CAPABILITIES = "run as root (sudo), or grant it (setcap, AmbientCapabilities=)"
+_HOW_TO_UNLOCK = "boot with lockdown=integrity or none"
 _NETWORK_SECTIONS = ("cgroup", "socket", "sockops", "sk_", "tc", "xdp", "classifier", "action", "lwt", "flow_dissector")
 _PERF_SECTIONS = ("kprobe", "kretprobe", "uprobe", "uretprobe", "tracepoint", "tp/", "perf_event", "usdt")
 _BTF_SIGNS = ("failed to find valid kernel BTF", "Error loading vmlinux BTF", "failed to get target BTF")
 
 
-def _with(found: PytraceconError, error: OSError) -> PytraceconError:
+def _caused_by(found: PytraceconError, error: OSError) -> PytraceconError:
     if isinstance(found, OSError):
         found.errno = error.errno
     return found
