@@ -60,7 +60,7 @@ class OpenOpts(Structure):
         ("object_name", c_char_p),
         ("relaxed_maps", c_bool),
         ("pin_root_path", c_char_p),
-        ("attach_prog_fd", c_uint32),
+        ("_attach_prog_fd", c_uint32),
         ("kconfig", c_char_p),
         ("btf_custom_path", c_char_p),
         ("kernel_log_buf", c_void_p),
@@ -145,7 +145,7 @@ class ProgInfo(Structure):
         ("map_ids", c_uint64),
         ("name", ctypes.c_char * 16),
         ("ifindex", c_uint32),
-        ("gpl_compatible", c_uint32),
+        ("_gpl_compatible", c_uint32),
         ("netns_dev", c_uint64),
         ("netns_ino", c_uint64),
         ("nr_jited_ksyms", c_uint32),
@@ -1012,7 +1012,7 @@ def _failed_program(said: Sequence[Message]) -> str:
 
 
 def _verifier_log(said: Sequence[Message]) -> str:
-    """What the verifier printed, without its statistics; "" if it had nothing to say."""
+    """What the verifier printed; "" if that is nothing but its statistics."""
     for message in reversed(said):
         match = re.search(r"-- BEGIN PROG LOAD LOG --\n(.*)-- END PROG LOAD LOG --", message.text, re.DOTALL)
         if match:
