@@ -10,7 +10,7 @@ typedef _Bool bool;
 typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
-typedef short unsigned int __kernel_sa_family_t;
+typedef unsigned short __kernel_sa_family_t;
 typedef __kernel_sa_family_t sa_family_t;
 typedef __kernel_pid_t pid_t;
 
@@ -62,6 +62,11 @@ struct files_struct {
 };
 
 struct in6_addr {
+	union {
+		__u8 u6_addr8[16];
+		__be16 u6_addr16[8];
+		__be32 u6_addr32[4];
+	} in6_u;
 };
 
 struct in_addr {
@@ -136,14 +141,14 @@ struct sock_common {
 			__be16 skc_dport;
 		};
 	};
-	short unsigned int skc_family;
+	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	union {
-		long unsigned int skc_flags;
+		unsigned long skc_flags;
 	};
 };
 
@@ -175,7 +180,7 @@ struct socket {
 };
 
 struct super_block {
-	long unsigned int s_magic;
+	unsigned long s_magic;
 };
 
 struct task_struct {
@@ -203,11 +208,11 @@ struct tcp_sock {
 };
 
 struct trace_event_raw_sys_enter {
-	long unsigned int args[6];
+	unsigned long args[6];
 };
 
 struct trace_event_raw_sys_exit {
-	long int ret;
+	long ret;
 };
 
 #pragma clang attribute pop
