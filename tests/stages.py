@@ -1,0 +1,131 @@
+"""Runs the stages of the whole test, counts what they tested, and ends with one line as pytest does.
+
+    scripts/test [STAGE...]      only these
+    scripts/test --list          which there are
+
+Stages run one after the other and show their output. Only the virtual machines run two at a time, as a guest keeps
+one of two cores busy; what a guest said is shown when it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+TOP = Path(__file__).resolve().parents[1]
+PYTHON = sys.executable
+KERNELS = ("5.10", "6.1", "6.12", "7.2")
+GUESTS = 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command. What pytest runs tells its counts in a report; any other is one test by its exit status."""
+
+    name: str
+    command: list[str]
+    pytest: bool = False
+    guest: bool = False
+
+
+@dataclass
+class Outcome:
+    stage: Stage
+    status: int
+    seconds: float
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def line(self) -> str:
+        verdict = "ok" if self.status == 0 else f"FAILED (status {self.status})"
+        counts = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+        return f"{self.stage.name:12} {self.seconds:7.1f} s  {counts:40} {verdict}"
+
+
+def stages() -> list[Stage]:
+    c_files = [path for folder in ("bpf", "tests", "bench") for path in sorted((TOP / folder).rglob("*.[ch]"))]
+    written = [str(path) for path in c_files if path.name != "vmlinux.h" and "build" not in path.parts]
+    return [
+        Stage("ruff", [PYTHON, "-m", "ruff", "check"]),
+        Stage("format", [PYTHON, "-m", "ruff", "format", "--check"]),
+        Stage("mypy", [PYTHON, "-m", "mypy"]),
+        Stage("clang-format", [str(Path(PYTHON).with_name("clang-format")), "--dry-run", "--Werror", *written]),
+        Stage("unit", [PYTHON, "-m", "pytest", "tests/unit"], pytest=True),
+        Stage("wheel", [PYTHON, "-m", "pytest", "tests/wheel"], pytest=True),
+        Stage("kernel", [PYTHON, "-m", "pytest", "tests/kernel"], pytest=True),
+        *(Stage(f"vm-{kernel}", [PYTHON, "tests/vm/guest.py", kernel], pytest=True, guest=True) for kernel in KERNELS),
+    ]
+
+
+def run(stage: Stage, report: Path) -> Outcome:
+    command = [*stage.command, f"--junitxml={report}"] if stage.pytest else stage.command
+    started = time.monotonic()
+    print(f"\n=== {stage.name}: started", flush=True)
+    if stage.guest:
+        done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        output = done.stdout.decode(errors="replace").rstrip()
+        print(f"\n=== {stage.name}: what it said\n{output}", flush=True)
+    else:
+        done = subprocess.run(command, cwd=TOP, check=False)
+    outcome = Outcome(stage, done.returncode, time.monotonic() - started)
+    count(outcome, report)
+    print(f"=== {outcome.line()}", flush=True)
+    return outcome
+
+
+def count(outcome: Outcome, report: Path) -> None:
+    """A stage that failed counts at least one failure, one that passed at least one test."""
+    if outcome.stage.pytest and report.exists():
+        for suite in ElementTree.parse(report).getroot().iter("testsuite"):  # noqa: S314 (pytest wrote it just now)
+            outcome.failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            outcome.skipped += int(suite.get("skipped", 0))
+            outcome.passed += int(suite.get("tests", 0))
+        outcome.passed -= outcome.failed + outcome.skipped
+    elif outcome.status == 0:
+        outcome.passed = 1
+    if outcome.status and not outcome.failed:
+        outcome.failed = 1
+
+
+def run_all(chosen: list[Stage]) -> list[Outcome]:
+    with tempfile.TemporaryDirectory(prefix="pytracecon-") as folder, ThreadPoolExecutor(GUESTS) as guests:
+
+        def launch(stage: Stage) -> Outcome:
+            return run(stage, Path(folder) / f"{stage.name}.xml")
+
+        outcomes = [launch(stage) for stage in chosen if not stage.guest]
+        return outcomes + list(guests.map(launch, (stage for stage in chosen if stage.guest)))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__.partition("\n")[0])
+    known = {stage.name: stage for stage in stages()}
+    parser.add_argument("stages", nargs="*", choices=[*known, []], metavar="STAGE", help="only these; default: all")
+    parser.add_argument("--list", action="store_true", help="tell the stages")
+    parser.add_argument("--set-up-took", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.list:
+        print(*known, sep="\n")
+        return 0
+    started = time.monotonic() - options.set_up_took
+    outcomes = run_all([known[name] for name in options.stages or known])
+    print(f"\n=== summary\n{'set-up':12} {options.set_up_took:7.1f} s")
+    for outcome in outcomes:
+        print(outcome.line())
+    total = [sum(getattr(outcome, what) for outcome in outcomes) for what in ("passed", "failed", "skipped")]
+    print("=== {} passed, {} failed, {} skipped in {:.0f} s".format(*total, time.monotonic() - started))
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    os.chdir(TOP)
+    sys.exit(main())

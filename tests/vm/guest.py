@@ -1,0 +1,71 @@
+"""Runs tests/kernel under a stock kernel, in a virtual machine, and checks that they really ran there.
+
+    tests/vm/guest.py KERNEL [--junitxml=FILE] [PYTEST ARGUMENT...]
+
+The status is pytest's, or scripts/vm's where the guest's kernel complained or did not start. On every kernel the
+rungs that the machine outside lacks must have been tested: a run in which nothing ran on them is a failed one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+TOP = Path(__file__).resolve().parents[2]
+RUNGS = ("fentry", "kprobe")
+# A guest is emulated, its Python some 15 times slower than outside.
+TIMEOUT = 1500
+
+
+def passed(report: Path) -> list[str]:
+    """The names of the tests that ran to their end and passed."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314 (pytest wrote it just now)
+    bad = ("failure", "error", "skipped")
+    return [case.get("name", "") for case in cases if not any(case.find(kind) is not None for kind in bad)]
+
+
+def run(kernel: str, report: Path, arguments: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="guest-") as folder:
+        inside = Path(folder) / "report.xml"
+        pytest = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "tests/kernel",
+            "-m",
+            "not slow",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={inside}",
+        ]
+        machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(TIMEOUT)]
+        status = subprocess.run([*machine, "--", *pytest, *arguments], cwd=TOP, check=False).returncode
+        if not inside.exists():
+            print(f"{kernel}: the guest left no report")
+            return status or 1
+        if not arguments:
+            names = passed(inside)
+            for rung in RUNGS:
+                tested = sum(rung in name for name in names)
+                print(f"{kernel}: {tested} tests passed on the rung {rung}")
+                if not tested:
+                    status = status or 1
+        shutil.copyfile(inside, report)
+    return status
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("kernel", help="5.10, 6.1…: what scripts/vm knows")
+    parser.add_argument("--junitxml", type=Path, default=Path("/dev/null"), metavar="FILE", help="pytest's report")
+    options, arguments = parser.parse_known_args()
+    return run(options.kernel, options.junitxml, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
