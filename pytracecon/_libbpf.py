@@ -319,12 +319,12 @@ class Libbpf:
 
     def call(self, name: str, *args: Any) -> Any:
         """Call a function of the table. Every call to libbpf goes through here; OSError if it failed."""
+        heard = self._heard
+        heard.messages = []
         if name not in self._functions:
             since = next(prototype.since for prototype in PROTOTYPES if prototype.name == name)
             raise OSError(errno.ENOSYS, f"{name} needs libbpf {since[0]}.{since[1]}, this is {self.version_text}")
         function, failed = self._functions[name]
-        heard = self._heard
-        heard.messages = []
         ctypes.set_errno(0)  # or a NULL without errno would be blamed on an older failure
         result = function(*args)
         code = failed(result)
@@ -982,7 +982,7 @@ def explain(
             f"{_HOW_TO_GET_CAPABILITIES}, or `ulimit -l unlimited` first"
         )
     else:
-        text = f"{doing} failed: {lib.strerror(code)}{_first_reason(said)}"
+        text = f"{doing} failed: {_first_reason(said) or error.strerror}"
         if code == errno.EPERM and locked is None:
             text += "; whether the kernel is locked down is unknown (securityfs is not mounted)"
         found = UnsupportedKernel(text)
@@ -1032,7 +1032,7 @@ def _last(log: str) -> str:
 
 def _first_reason(said: Sequence[Message]) -> str:
     """The first warning: the later ones say what failed because of it."""
-    return next((f" ({' '.join(each.text.split())})" for each in said if each.level == logging.WARNING), "")
+    return next((" ".join(each.text.split()) for each in said if each.level == logging.WARNING), "")
 
 
 def _in_user_namespace() -> bool:
