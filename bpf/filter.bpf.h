@@ -53,9 +53,11 @@ static __always_inline bool in_ports(__u32 which, __u16 port)
 static __always_inline bool in_prefixes(void *map, const __u8 *addr)
 {
 	struct prefix_key key = { .bits = 128 };
+	__u32 *member;
 
 	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-	return bpf_map_lookup_elem(map, &key);
+	member = bpf_map_lookup_elem(map, &key);
+	return member && *member;
 }
 
 /* A cgroup is meant with all below it. */

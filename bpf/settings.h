@@ -35,6 +35,7 @@ struct settings {
 	__u8 direction;		/* enum direction, or 0 for both */
 	__u8 syn_hook;		/* something reports the moment of the first SYN */
 	__u8 attempt_hook;	/* enum attempt_hook */
+	__u8 padding[4];
 };
 
 /* A member of a filter set: which set, then the value, zero-padded (pid, uid, netns, cgroup: little or big as the host). */

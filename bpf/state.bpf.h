@@ -7,7 +7,8 @@
 #include "events.h"
 #include "settings.h"
 
-const volatile struct settings settings __weak SEC(".rodata.settings");
+/* In settings.bpf.c. */
+extern const volatile struct settings settings;
 
 enum phase {
 	PHASE_ATTEMPT = 1,	/* an outbound attempt that has no outcome yet */

@@ -1,0 +1,63 @@
+"""Every TCP connection of a Linux host, from the kernel to a typed Python event.
+
+    from pytracecon import Close, Tracer
+
+    with Tracer(port=443) as tracer:
+        for event in tracer:
+            if isinstance(event, Close):
+                print(event.comm, event.remote_addr, event.tx_bytes, event.rx_bytes)
+
+`Tracer` and the errors are imported when they are first asked for: `pytracecon --help` needs neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytracecon.errors import PytraceconError
+    from pytracecon.events import (
+        Accept,
+        Close,
+        Connect,
+        ConnectionEvent,
+        Established,
+        Event,
+        Existing,
+        Failed,
+        Lost,
+    )
+    from pytracecon.probes import Probe
+    from pytracecon.tracer import Stats, Tracer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Accept",
+    "Close",
+    "Connect",
+    "ConnectionEvent",
+    "Established",
+    "Event",
+    "Existing",
+    "Failed",
+    "Lost",
+    "Probe",
+    "PytraceconError",
+    "Stats",
+    "Tracer",
+]
+
+_HOMES = {
+    "Probe": "probes",
+    "PytraceconError": "errors",
+    "Stats": "tracer",
+    "Tracer": "tracer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'events')}"), name)

@@ -1,0 +1,117 @@
+"""Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C.
+
+Python has no acquire and release ordering, and on arm64 a ring cannot be read without. Nothing else is in here: the
+records are copied out as they are, many in one call, and Python reads them at leisure.
+"""
+
+from cffi import FFI
+
+ffibuilder = FFI()
+
+ffibuilder.cdef(
+    """
+    typedef struct {
+        unsigned long *consumer;
+        unsigned long *producer;
+        unsigned char *data;
+        unsigned long mask;
+        uint32_t *lost;
+        uint32_t cpus;
+    } ring;
+
+    typedef struct {
+        size_t bytes;
+        size_t records;
+        uint32_t lost;
+    } batch;
+
+    void ring_take(ring *r, void *out, size_t room, batch *b);
+    size_t ring_unread(ring *r);
+    """
+)
+
+ffibuilder.set_source(
+    "pytracecon._ring",
+    r"""
+    #include <stddef.h>
+    #include <stdint.h>
+    #include <string.h>
+
+    /* The first eight bytes of a record in the ring, from linux/bpf.h. */
+    #define BUSY (1U << 31)
+    #define DISCARDED (1U << 30)
+    #define RING_HEADER 8
+
+    /* struct header of bpf/events.h */
+    struct header {
+        uint64_t time;
+        uint32_t lost;
+        uint16_t cpu;
+        uint8_t kind;
+        uint8_t words;
+    };
+
+    typedef struct {
+        unsigned long *consumer;
+        unsigned long *producer;
+        unsigned char *data;      /* mapped twice in a row: no record is ever split */
+        unsigned long mask;
+        uint32_t *lost;           /* what each CPU said last of its losses */
+        uint32_t cpus;
+    } ring;
+
+    typedef struct {
+        size_t bytes;
+        size_t records;
+        uint32_t lost;            /* records missing before the first one of this batch */
+    } batch;
+
+    /* Copies whole records into `out` until there are no more, no more fit, or a loss lies between two of them. */
+    static void ring_take(ring *r, void *out, size_t room, batch *b)
+    {
+        /* Only this side writes the consumer's position; the producer's is read after what it covers was written. */
+        unsigned long at = *r->consumer;
+        unsigned long end = __atomic_load_n(r->producer, __ATOMIC_ACQUIRE);
+
+        b->bytes = 0;
+        b->records = 0;
+        b->lost = 0;
+        while (at < end) {
+            uint32_t *place = (uint32_t *)(r->data + (at & r->mask));
+            /* Acquire: the kernel clears BUSY after it wrote the record. */
+            uint32_t length = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+            uint32_t size = length & ~(BUSY | DISCARDED);
+
+            if (length & BUSY)
+                break;
+            if (!(length & DISCARDED)) {
+                const struct header *head = (const struct header *)((unsigned char *)place + RING_HEADER);
+
+                if (size > room - b->bytes)
+                    break;
+                if (head->cpu < r->cpus && head->lost != r->lost[head->cpu]) {
+                    if (b->records)
+                        break;
+                    b->lost += head->lost - r->lost[head->cpu];
+                    r->lost[head->cpu] = head->lost;
+                }
+                memcpy((unsigned char *)out + b->bytes, head, size);
+                b->bytes += size;
+                b->records++;
+            }
+            at += (RING_HEADER + size + 7) & ~7UL;
+            /* Release: the kernel may overwrite the record only after it was copied. */
+            __atomic_store_n(r->consumer, at, __ATOMIC_RELEASE);
+        }
+    }
+
+    static size_t ring_unread(ring *r)
+    {
+        return __atomic_load_n(r->producer, __ATOMIC_ACQUIRE) - *r->consumer;
+    }
+    """,
+    extra_compile_args=["-O2"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

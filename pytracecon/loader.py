@@ -1,0 +1,316 @@
+"""Takes each need's best candidate that this kernel lets attach, by trying.
+
+One BPF object holds all programs. Those chosen are loaded and attached together; what the kernel refuses is noted,
+its candidate gives way to the next, and the whole is tried again, until all that is left works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytracecon import _libbpf, settings, tracefs, wire
+from pytracecon.errors import (
+    LockedDown,
+    MissingBTF,
+    MissingPrivilege,
+    PytraceconError,
+    UnsupportedKernel,
+    VerifierRejected,
+)
+from pytracecon.filters.places import cgroup2_mounts
+from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytracecon.filters import Filters
+
+_KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
+_TASK_FILE_BUFFER = 4096
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Programs in the kernel and attached, until close()."""
+
+    object: _libbpf.Object
+    links: list[_libbpf.Link]
+    probes: list[Probe]
+
+    @property
+    def programs(self) -> list[_libbpf.Program]:
+        return [self.object.programs[probe.name] for probe in self.probes if probe.attached]
+
+    def detach(self) -> None:
+        """Nothing is traced after this; what is in the ring stays readable."""
+        with contextlib.ExitStack() as last_to_first:
+            for link in self.links:
+                last_to_first.callback(link.close)
+
+    def close(self) -> None:
+        self.object.close()
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What was learnt so far: programs that this kernel refused, and why."""
+
+    refused: dict[str, PytraceconError] = field(default_factory=dict)
+
+    def choose(self, need: Need, rung: str) -> Candidate | None:
+        for candidate in candidates(need, rung):
+            if not any(name in self.refused for name in candidate.programs):
+                return candidate
+        return None
+
+    def programs(self, candidate: Candidate) -> list[str]:
+        usable = [name for name in candidate.either if name not in self.refused][:1]
+        extras = [name for name in candidate.extras if name not in self.refused]
+        return [*candidate.programs, *extras, *usable]
+
+
+def load(filters: Filters) -> Loaded:
+    """Load and attach what `filters` asks for. A leaf of `pytracecon.errors` if an essential need cannot be met."""
+    lib = _libbpf.open_library(filters.libbpf)
+    image = object_image()
+    trial = _Trial()
+    needs = [need for need in NEEDS if need.wanted(filters)]
+    _refuse_absent_kprobes(trial, needs)
+    while True:
+        chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
+        _require_essential(needs, chosen, trial)
+        loaded = _attempt(lib, image, filters, needs, chosen, trial)
+        if loaded is not None:
+            return loaded
+
+
+def object_image() -> bytes:
+    """The compiled object for this machine, from the package."""
+    path = Path(__file__).parent / "bpf" / f"pytracecon-{platform.machine()}.bpf.o"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UnsupportedKernel(
+            f"there is no BPF object for {platform.machine()} in this installation ({path}): x86-64 and arm64 are "
+            "supported; in a source tree, run `make -C bpf`"
+        ) from None
+
+
+def _refuse_absent_kprobes(trial: _Trial, needs: list[Need]) -> None:
+    """Without CONFIG_KPROBES there is no such perf event source; saves loading programs that cannot attach."""
+    if _KPROBE_EVENTS.exists():
+        return
+    cause = UnsupportedKernel("this kernel has no kprobes (CONFIG_KPROBES)")
+    for need in needs:
+        for candidate in need.candidates:
+            if candidate.rung == "kprobe":
+                trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
+
+
+def _require_essential(needs: list[Need], chosen: dict[str, Candidate | None], trial: _Trial) -> None:
+    for need in needs:
+        if need.essential and chosen[need.name] is None:
+            raise trial.refused[need.candidates[0].programs[0]]
+
+
+def _attempt(
+    lib: _libbpf.Libbpf,
+    image: bytes,
+    filters: Filters,
+    needs: list[Need],
+    chosen: dict[str, Candidate | None],
+    trial: _Trial,
+) -> Loaded | None:
+    """One try with this choice; None if something of it was refused, which `trial` knows now."""
+    wanted = {name: trial.programs(candidate) for name, candidate in chosen.items() if candidate is not None}
+    names = {name for group in wanted.values() for name in group}
+    with contextlib.ExitStack() as on_failure:
+        opened = on_failure.enter_context(lib.open_object(image, btf=filters.btf))
+        for name, program in opened.programs.items():
+            program.autoload = name in names
+        _prepare(opened, filters, chosen)
+        essential = {name for need in needs if need.essential for name in wanted[need.name]}
+        if not _load(opened, trial, essential):
+            return None
+        _fill(opened, filters)
+        links: list[_libbpf.Link] = []
+        for need in needs:
+            if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
+                return None
+        on_failure.pop_all()
+    attached = {name for group in wanted.values() for name in group if name not in trial.refused}
+    return Loaded(opened, links, list(_outcome(needs, chosen, attached, trial)))
+
+
+def _prepare(opened: _libbpf.Object, filters: Filters, chosen: dict[str, Candidate | None]) -> None:
+    attempts = chosen["attempts"]
+    opened.maps[".rodata.settings"].initial_value = settings.settings(
+        filters,
+        syn_hook=chosen["first syn"] is not None,
+        attempt_hook=wire.ATTEMPT_UNSEEN if attempts is None else attempts.attempt_hook,
+    )
+    opened.maps["ring"].max_entries = filters.ring_size
+    opened.maps["socks"].max_entries = filters.max_connections
+    opened.maps["counters"].max_entries = opened.lib.num_possible_cpus()
+    if not filters.children:
+        opened.maps["filter_values"].max_entries = len(list(settings.members(filters))) or 1
+    for name, networks in _networks(filters):
+        opened.maps[name].max_entries = len(networks) + 1
+
+
+def _networks(filters: Filters) -> tuple[tuple[str, list[tuple[bytes, bytes]]], ...]:
+    return (
+        ("filter_remote", list(settings.prefixes(filters.remote))),
+        ("filter_local", list(settings.prefixes(filters.local))),
+        ("filter_not_remote", list(settings.prefixes(filters.not_remote))),
+    )
+
+
+_FATAL = (MissingPrivilege, MissingBTF, LockedDown)
+
+
+def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
+    try:
+        opened.load()
+    except PytraceconError as error:
+        if not error.program or (isinstance(error, _FATAL) and error.program in essential):
+            raise
+        trial.refused[error.program] = error
+        if not isinstance(error, VerifierRejected):
+            # The kernel did not even look at it: it refuses the kind, not the program.
+            kind = _kind(opened.programs[error.program])
+            trial.refused.update({name: error for name, each in opened.programs.items() if _kind(each) == kind})
+        return False
+    return True
+
+
+def _kind(program: _libbpf.Program) -> str:
+    kind = program.section.partition("/")[0]
+    return {"fexit": "fentry", "kretprobe": "kprobe"}.get(kind, kind)
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+def _fill(opened: _libbpf.Object, filters: Filters) -> None:
+    one = _u32(1)
+    for member in settings.members(filters):
+        opened.maps["filter_values"].update(member, one)
+    for number, ranges in enumerate((filters.remote_ports, filters.local_ports, filters.not_remote_ports)):
+        if ranges:
+            opened.maps["filter_ports"].update(_u32(number), settings.port_set(ranges))
+    for name, networks in _networks(filters):
+        for key, value in networks:
+            opened.maps[name].update(key, value)
+
+
+def _attach(
+    opened: _libbpf.Object,
+    need: Need,
+    candidate: Candidate | None,
+    names: list[str],
+    trial: _Trial,
+    links: list[_libbpf.Link],
+) -> bool:
+    """False if something that the candidate cannot do without was refused, or another of `either` can be tried."""
+    if candidate is None or need.name == "existing":
+        return True
+    for name in names:
+        try:
+            links.append(_attach_program(opened.programs[name]))
+        except PytraceconError as error:
+            if isinstance(error, _FATAL) and need.essential:
+                raise
+            trial.refused[name] = error
+            if name in candidate.programs or name in candidate.either:
+                return False
+    return True
+
+
+def _attach_program(program: _libbpf.Program) -> _libbpf.Link:
+    kind, _, place = program.section.partition("/")
+    if kind == "tracepoint":
+        category, _, name = place.partition("/")
+        try:
+            event = tracefs.open_tracepoint(category, name)
+        except OSError as error:
+            raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
+        return program.attach_perf_event(event)
+    if kind in ("sockops", "cgroup"):
+        handle = _root_cgroup()
+        try:
+            return program.attach_cgroup(handle)
+        finally:
+            os.close(handle)
+    return program.attach()
+
+
+def _root_cgroup() -> int:
+    for mount in cgroup2_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")):
+        with contextlib.suppress(OSError):
+            return os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    raise UnsupportedKernel("cgroup2 is not mounted: mount it, or let systemd do so")
+
+
+def _outcome(
+    needs: list[Need], chosen: dict[str, Candidate | None], attached: set[str], trial: _Trial
+) -> Iterator[Probe]:
+    """Every program that was attached or refused on the way to what was chosen."""
+    for need in needs:
+        for candidate in need.candidates:
+            for name in (*candidate.programs, *candidate.extras, *candidate.either):
+                if candidate is chosen[need.name] and name in attached:
+                    yield Probe(need.name, candidate.rung, name, attached=True)
+                elif name in trial.refused:
+                    yield Probe(need.name, candidate.rung, name, attached=False, detail=str(trial.refused[name]))
+            if candidate is chosen[need.name]:
+                break
+
+
+def read_existing(loaded: Loaded) -> None:
+    """Run the iterator once: it fills the kernel's own tables with what every process holds open now."""
+    if not any(probe.need == "existing" and probe.attached for probe in loaded.probes):
+        return
+    with loaded.object.programs["existing"].attach_iter() as link:
+        handle = link.iter_create()
+        try:
+            while True:
+                try:
+                    if not os.read(handle, _TASK_FILE_BUFFER):
+                        return
+                except OSError as error:
+                    if error.errno != errno.EAGAIN:  # it stopped to let others run
+                        raise
+        finally:
+            os.close(handle)
+
+
+def follow_children(loaded: Loaded, filters: Filters) -> None:
+    """With --children: the processes that the given ones have started already. Later ones the kernel side adds."""
+    if not filters.children:
+        return
+    followed = set(filters.pids)
+    added = True
+    while added:
+        # Until a pass finds nobody new: a process that was born meanwhile has been added by the kernel side.
+        parents = {pid: parent for pid, parent in _parents() if parent in followed}
+        added = not followed.issuperset(parents)
+        for pid in parents.keys() - followed:
+            loaded.object.maps["filter_values"].update(settings.pid_member(pid), _u32(1))
+        followed |= parents.keys()
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+                yield int(entry.name), int(status.rpartition(") ")[2].split()[1])

@@ -1,0 +1,142 @@
+"""What must be known of a connection, and the ways to know it, best first.
+
+A *need* is something that events stand on; a *candidate* is one way to meet it, on one of three rungs. Which one is
+taken is found by trying (`pytracecon.loader`), never by comparing version numbers. A need that cannot be met takes
+with it what `costs` says, and nothing else, unless it is `essential`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytracecon import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytracecon.filters import Filters
+
+RUNGS = ("fentry", "kprobe", "tracepoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is."""
+
+    rung: str
+    programs: tuple[str, ...]
+    extras: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
+    attempt_hook: int = wire.ATTEMPT_UNSEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    name: str
+    candidates: tuple[Candidate, ...]
+    costs: str
+    essential: bool = False
+    wanted: Callable[[Filters], bool] = field(default=lambda _filters: True)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One program of one candidate, and what became of it. `detail` says why it is not attached."""
+
+    need: str
+    rung: str
+    name: str
+    attached: bool
+    detail: str = ""
+
+
+def _of_processes(filters: Filters) -> bool:
+    return bool(filters.pids)
+
+
+NEEDS = (
+    Need(
+        "states",
+        (
+            Candidate("tracepoint", ("state_btf", "destroy_btf")),
+            Candidate("tracepoint", ("state_raw", "destroy_raw")),
+        ),
+        "TCP connections cannot be traced at all",
+        essential=True,
+    ),
+    Need(
+        "first syn",
+        (
+            Candidate("fentry", ("first_syn_fentry",)),
+            Candidate("kprobe", ("first_syn_kprobe",)),
+            Candidate("tracepoint", ("first_syn_sockops",)),
+        ),
+        "latency is measured from connect(), connect events have no local port, deferred fast opens no latency",
+    ),
+    Need(
+        "attempts",
+        (
+            Candidate(
+                "fentry",
+                ("connect_v4_fexit",),
+                ("connect_v6_fexit", "pre_connect_v4_fexit", "pre_connect_v6_fexit", "denied_fexit"),
+                attempt_hook=wire.ATTEMPT_FUNCTION,
+            ),
+            Candidate(
+                "kprobe",
+                ("connect_v4_kprobe", "connect_v4_kretprobe"),
+                (
+                    "connect_v6_kprobe",
+                    "connect_v6_kretprobe",
+                    "pre_connect_v4_kprobe",
+                    "pre_connect_v4_kretprobe",
+                    "pre_connect_v6_kprobe",
+                    "pre_connect_v6_kretprobe",
+                    "denied_kprobe",
+                    "denied_kretprobe",
+                ),
+                attempt_hook=wire.ATTEMPT_FUNCTION,
+            ),
+            Candidate(
+                "tracepoint",
+                ("connect_enter", "connect_exit"),
+                ("connect_cgroup4", "connect_cgroup6"),
+                attempt_hook=wire.ATTEMPT_SYSCALL,
+            ),
+        ),
+        "attempts that end before a SYN leaves (no route, no free port, denied) are not reported",
+    ),
+    Need(
+        "accepts",
+        (
+            Candidate("fentry", ("graft_fentry",)),
+            Candidate("kprobe", ("graft_kprobe",)),
+            Candidate("kprobe", ("accept_kretprobe",)),
+            Candidate(
+                "tracepoint",
+                ("accept_syscall", "accept4_syscall"),
+                either=("uring_entry", "uring_result", "uring_result_early"),
+            ),
+        ),
+        "no accept events; inbound connections carry the process that listens",
+    ),
+    Need(
+        "existing",
+        (Candidate("iterator", ("existing",)),),
+        "connections older than the tracer have no owner",
+    ),
+    Need(
+        "processes",
+        (Candidate("tracepoint", ("fork_btf", "exit_btf")), Candidate("tracepoint", ("fork_raw", "exit_raw"))),
+        "--children follows nobody, and a process id that is given to another process passes the filter",
+        wanted=_of_processes,
+    ),
+)
+
+
+def candidates(need: Need, rung: str) -> tuple[Candidate, ...]:
+    """Those that `--probes` allows: what has no rungs to choose from is taken as it is."""
+    if rung == "auto" or not any(each.rung == rung for each in need.candidates):
+        return need.candidates
+    return tuple(each for each in need.candidates if each.rung == rung)

@@ -1,0 +1,154 @@
+"""Reads the ring: batches of events in the kernel's order, with every loss in its place among them."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TYPE_CHECKING
+
+from pytracecon import wire
+from pytracecon.clock import wall_offset
+from pytracecon.decode import decode
+from pytracecon.events import Event, Lost
+from pytracecon.ring import Ring, SharedPages
+
+if TYPE_CHECKING:
+    from pytracecon._libbpf import Program
+    from pytracecon.loader import Loaded
+
+NAP = 0.025
+"""Seconds that a reader rests while traffic flows, so that it reads batches and not single records."""
+
+_MISSES_EVERY = 1.0
+_SETTLED_WITHIN = 1.0
+
+
+class Reader:
+    """One per tracer. What it has counted never falls: records read, and those that it knows to be lost."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        cpus = loaded.object.lib.num_possible_cpus()
+        self._ring = Ring(loaded.object.maps["ring"], cpus)
+        self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
+        self._programs: list[Program] = loaded.programs
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.epoll = select.epoll()
+        self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
+        self.epoll.register(self._wake, select.EPOLLIN)
+        self.delivered = 0
+        self.lost_ring = 0
+        self.lost_map = 0
+        self.lost_probe = 0
+        self.drained = True
+        """The last batch emptied the ring: time to rest before the next."""
+        self._known_until = time.monotonic_ns()
+        self._misses_asked = time.monotonic()
+
+    @property
+    def wanted(self) -> int:
+        """Records that the kernel side set out to send."""
+        return sum(self._pages.column("wanted"))
+
+    def wake(self) -> None:
+        """End a wait, now or the next one. Safe in a signal handler."""
+        os.eventfd_write(self._wake, 1)
+
+    def take(self) -> list[Event]:
+        """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
+        offset = wall_offset()
+        batch = self._ring.take()
+        events: list[Event] = []
+        if batch.records:
+            self.delivered += batch.records
+            events.extend(decode(batch.data, offset))
+        if batch.lost:
+            self.lost_ring += batch.lost
+            first = events[0].time_ns
+            events.insert(0, Lost(first, batch.lost, "ring", self._known_until + offset, first))
+        if batch.records:
+            self._known_until = events[-1].time_ns - offset
+        self.drained = self._ring.unread() == 0
+        if self.drained:
+            events.extend(self._late_losses(offset))
+        return events
+
+    def _late_losses(self, offset: int) -> list[Event]:
+        """What was lost after the last record, or elsewhere than in the ring."""
+        losses: list[Event] = []
+        count = self._unannounced_ring_losses()
+        if count:
+            self.lost_ring += count
+            losses.append(self._lost(count, "ring", max(self._pages.column("lost_ring_at")), offset))
+        forgotten = sum(self._pages.column("lost_map"))
+        if forgotten > self.lost_map:
+            count, self.lost_map = forgotten - self.lost_map, forgotten
+            losses.append(self._lost(count, "map", max(self._pages.column("lost_map_at")), offset))
+        if time.monotonic() - self._misses_asked >= _MISSES_EVERY:
+            losses.extend(self.missed(offset))
+        return losses
+
+    def _unannounced_ring_losses(self) -> int:
+        """Counts the losses that no record has told of, and has the walker know them, or they would come again."""
+        if self._ring.unread():
+            return 0
+        count = 0
+        for cpu, lost in enumerate(self._pages.column("lost_ring")):
+            count += (lost - self._ring.lost[cpu]) & 0xFFFF_FFFF
+            self._ring.lost[cpu] = lost & 0xFFFF_FFFF
+        return count
+
+    def missed(self, offset: int) -> list[Event]:
+        """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
+        self._misses_asked = time.monotonic()
+        misses = sum(program.info().recursion_misses for program in self._programs)
+        if misses <= self.lost_probe:
+            return []
+        count, self.lost_probe = misses - self.lost_probe, misses
+        return [self._lost(count, "probe", time.monotonic_ns(), offset)]
+
+    def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:
+        start, self._known_until = min(self._known_until, at), max(self._known_until, at)
+        return Lost(at + offset, count, where, start + offset, at + offset)
+
+    def rest(self, how: int) -> bool:
+        """Tell the kernel side; False if there is something to read instead."""
+        self._pages.rest(how)
+        return self._ring.unread() == 0
+
+    def wait(self, timeout: float | None) -> None:
+        """Rest until there is something to read, `wake()` was called, or `timeout` seconds are over."""
+        self.nap(timeout)
+        if timeout is not None:
+            timeout -= NAP
+            if timeout <= 0:
+                return
+        # The kernel side may have looked at the word just before it was written: the first sleep is a short one.
+        if self.rest(wire.ASLEEP):
+            first = NAP if timeout is None else min(NAP, timeout)
+            if not self.epoll.poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
+                self.epoll.poll(None if timeout is None else timeout - first)
+        self._pages.rest(wire.AWAKE)
+
+    def nap(self, timeout: float | None = None) -> None:
+        """A short rest, ended early only by a ring that fills or by `wake()`."""
+        if self.rest(wire.NAPS):
+            self.epoll.poll(NAP if timeout is None else min(NAP, timeout))
+        self._pages.rest(wire.AWAKE)
+
+    def settle(self) -> list[Event]:
+        """After detaching: everything that is still in the ring, until the books are closed."""
+        events: list[Event] = []
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        while True:
+            events.extend(self.take())
+            if self.wanted == self.delivered + self.lost_ring or time.monotonic() > deadline:
+                break
+        events.extend(self.missed(wall_offset()))
+        return events
+
+    def close(self) -> None:
+        self.epoll.close()
+        os.close(self._wake)
+        self._ring.close()
+        self._pages.close()

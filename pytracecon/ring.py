@@ -1,0 +1,100 @@
+"""The BPF ring and the pages beside it, mapped: what the reader and the kernel side share."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytracecon import wire
+from pytracecon._ring import ffi, lib
+
+if TYPE_CHECKING:
+    from pytracecon._libbpf import Map
+
+_PAGE = mmap.PAGESIZE
+_COUNTER_WORDS = 8
+ROOM = 1 << 18
+"""Bytes of records that one call takes at most."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Whole records in a row. `lost` records are missing before the first of them."""
+
+    data: memoryview
+    records: int
+    lost: int
+
+
+class Ring:
+    """The consumer's side of a BPF ring buffer. One reader only; `data` of a batch lives until the next `take()`."""
+
+    def __init__(self, ring: Map, cpus: int) -> None:
+        size = ring.max_entries
+        self._consumer = mmap.mmap(ring.fd, _PAGE)
+        # The data lie there twice in a row, so that a record that wraps around is in one piece.
+        self._producer = mmap.mmap(ring.fd, _PAGE + 2 * size, prot=mmap.PROT_READ, offset=_PAGE)
+        self._out = bytearray(ROOM)
+        self._view = memoryview(self._out)
+        self.lost = ffi.new("uint32_t[]", cpus)
+        """What each CPU's records said last of its losses (32 bits of a count that never resets)."""
+        self._pinned = [
+            ffi.from_buffer(self._consumer, require_writable=True),
+            ffi.from_buffer(self._producer),
+            ffi.from_buffer(self._out, require_writable=True),
+        ]
+        self._ring = ffi.new("ring *")
+        self._ring.consumer = ffi.cast("unsigned long *", self._pinned[0])
+        self._ring.producer = ffi.cast("unsigned long *", self._pinned[1])
+        self._ring.data = ffi.cast("unsigned char *", self._pinned[1]) + _PAGE
+        self._ring.mask = size - 1
+        self._ring.lost = self.lost
+        self._ring.cpus = cpus
+        self._batch = ffi.new("batch *")
+
+    def take(self) -> Batch:
+        """Move what is ready out of the ring, up to `ROOM` bytes or the next loss."""
+        batch = self._batch
+        lib.ring_take(self._ring, self._pinned[2], ROOM, batch)
+        return Batch(self._view[: batch.bytes], batch.records, batch.lost)
+
+    def unread(self) -> int:
+        """Bytes in the ring, reserved ones too."""
+        return int(lib.ring_unread(self._ring))
+
+    def close(self) -> None:
+        for pinned in self._pinned:
+            ffi.release(pinned)
+        self._pinned.clear()
+        self._view.release()
+        self._consumer.close()
+        self._producer.close()
+
+
+class SharedPages:
+    """The counters of the kernel side, and the word in which the reader says whether it rests."""
+
+    def __init__(self, counters: Map, shared: Map, cpus: int) -> None:
+        size = -(-cpus * _COUNTER_WORDS * 8 // _PAGE) * _PAGE
+        self._counters = mmap.mmap(counters.fd, size, prot=mmap.PROT_READ)
+        self._shared = mmap.mmap(shared.fd, _PAGE)
+        self._words = memoryview(self._counters).cast("Q")[: cpus * _COUNTER_WORDS]
+        self._resting = memoryview(self._shared).cast("I")
+
+    def rest(self, how: int) -> None:
+        """`wire.AWAKE`, `NAPS` or `ASLEEP`: when shall the kernel side wake the reader?"""
+        self._resting[0] = how
+
+    def column(self, name: str) -> list[int]:
+        """One counter, a value a CPU."""
+        return self._words[_COLUMNS[name] :: _COUNTER_WORDS].tolist()
+
+    def close(self) -> None:
+        self._words.release()
+        self._resting.release()
+        self._counters.close()
+        self._shared.close()
+
+
+_COLUMNS = {name: position for position, (name, _) in enumerate(wire.COUNTERS)}

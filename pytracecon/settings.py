@@ -1,0 +1,102 @@
+"""What the kernel side is told before it is loaded: `Filters` as the bytes of bpf/settings.h."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from pytracecon import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytracecon.filters import Filters
+    from pytracecon.filters.networks import Network
+    from pytracecon.filters.ports import PortRange
+
+DIRECTIONS = {None: 0, "out": 1, "in": 2}
+WAKE_SHARE = 8
+"""A napping reader is woken when this part (one in so many) of the ring is unread."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
+    """struct settings."""
+    events, direction = filters.events, filters.direction
+    if filters.min_latency_ns:
+        # Only an outbound handshake has a latency; what has none is not slower than anything.
+        events, direction = events - {"connect", "accept", "existing"}, "out"
+    return wire.layout(wire.SETTINGS).pack(
+        filters.min_latency_ns,
+        _bits(filters),
+        sum(1 << wire.KINDS[name] for name in events),
+        filters.ring_size // WAKE_SHARE,
+        filters.family or 0,
+        DIRECTIONS[direction],
+        syn_hook,
+        attempt_hook,
+    )
+
+
+def _bits(filters: Filters) -> int:
+    values = {
+        wire.BY_PID: filters.pids,
+        wire.BY_UID: filters.uids,
+        wire.BY_COMM: filters.comms,
+        wire.BY_NETNS: filters.netns,
+        wire.BY_CGROUP: filters.cgroups,
+        wire.BY_REMOTE_PORT: filters.remote_ports,
+        wire.BY_LOCAL_PORT: filters.local_ports,
+        wire.BY_NOT_REMOTE_PORT: filters.not_remote_ports,
+        wire.BY_REMOTE: filters.remote,
+        wire.BY_LOCAL: filters.local,
+        wire.BY_NOT_REMOTE: filters.not_remote,
+    }
+    return sum(bit for bit, value in values.items() if value)
+
+
+def _member(which: int, value: bytes) -> bytes:
+    return struct.pack("=I4x16s", which, value)
+
+
+def members(filters: Filters) -> Iterator[bytes]:
+    """struct filter_key of everything that is compared for equality."""
+    for which, form, numbers in (
+        (wire.BY_PID, "=I", filters.pids),
+        (wire.BY_UID, "=I", filters.uids),
+        (wire.BY_NETNS, "=I", filters.netns),
+        (wire.BY_CGROUP, "=Q", filters.cgroups),
+    ):
+        for number in numbers:
+            yield _member(which, struct.pack(form, number))
+    for comm in filters.comms:
+        yield _member(wire.BY_COMM, comm)
+
+
+def pid_member(pid: int) -> bytes:
+    return _member(wire.BY_PID, struct.pack("=I", pid))
+
+
+def port_set(ranges: Iterable[PortRange]) -> bytes:
+    """struct port_set: a bit a port."""
+    bits = 0
+    for low, high in ranges:
+        bits |= (1 << high + 1) - (1 << low)
+    return b"".join(struct.pack("=Q", bits >> shift & 0xFFFF_FFFF_FFFF_FFFF) for shift in range(0, 65536, 64))
+
+
+def prefixes(networks: Iterable[Network]) -> Iterator[tuple[bytes, bytes]]:
+    """struct prefix_key and its value: 1 for what is meant, 0 for what an IPv6 prefix covers and does not mean."""
+    v4_meant = False
+    v6_covers_v4 = False
+    for network in networks:
+        raw = network.network_address.packed
+        if network.version == 4:
+            v4_meant |= network.prefixlen == 0
+            yield struct.pack("=I16s", 96 + network.prefixlen, _MAPPED + raw), struct.pack("=I", 1)
+        else:
+            v6_covers_v4 |= network.prefixlen < 96 and not any(raw)
+            yield struct.pack("=I16s", network.prefixlen, raw), struct.pack("=I", 1)
+    if v6_covers_v4 and not v4_meant:
+        yield struct.pack("=I16s", 96, _MAPPED), struct.pack("=I", 0)

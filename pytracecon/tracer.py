@@ -1,0 +1,231 @@
+"""`Tracer`: attach, iterate, close.
+
+    with Tracer(port=443) as tracer:             # keywords: the filters of the command line, by the same names
+        for event in tracer:                     # or `async for`; ends after tracer.stop()
+            ...
+
+    tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
+    tracer.stats                                 # what was sent, delivered and lost; adds up exactly
+    tracer.probes                                # what is attached, what is not and why
+
+Tracing is on when `Tracer(...)` returns and off after `stop()` or `close()`. A tracer belongs to its process: in a
+child after fork() it raises TracerClosed. Several tracers do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from pytracecon import loader
+from pytracecon.errors import TracerClosed
+from pytracecon.filters import Filters
+from pytracecon.reader import NAP, Reader
+from pytracecon.wire import ASLEEP, AWAKE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from pytracecon.events import Event
+    from pytracecon.probes import Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the start; none ever falls.
+
+    `wanted` records were to be sent by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
+    Of the events made from them `handed` went to the user's code. `lost_map` connections did not fit into the
+    kernel's table, and `lost_probe` hooks were skipped by the kernel.
+    """
+
+    wanted: int
+    delivered: int
+    handed: int
+    lost_ring: int
+    lost_map: int
+    lost_probe: int
+
+    @property
+    def lost(self) -> int:
+        """Everything that is missing from the stream."""
+        return self.lost_ring + self.lost_map + self.lost_probe
+
+
+class Tracer:
+    """Follows every TCP connection that the keywords let through. All of them are checked before anything is loaded.
+
+    Keywords: `events` (names, default: connect, established, failed, accept, close), `pid` with `children`, `uid`,
+    `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction` ("out" or
+    "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `ring_size`,
+    `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
+    several; several conditions must all hold.
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        self.filters = Filters.parse(**keywords)
+        self._pid = os.getpid()
+        self._closed = False
+        self._stopping = False
+        self._detached = False
+        self._handed = 0
+        self._queue: deque[Event] = deque()
+        self._lock = threading.RLock()
+        self._loaded = loader.load(self.filters)
+        try:
+            self._reader = Reader(self._loaded)
+            loader.follow_children(self._loaded, self.filters)
+            loader.read_existing(self._loaded)
+        except BaseException:
+            self._loaded.close()
+            raise
+        _living.add(self)
+
+    @property
+    def probes(self) -> list[Probe]:
+        """What was tried for each need: what is attached, what is not and why."""
+        return list(self._loaded.probes)
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted so far; after close(), at its end."""
+        if self._closed:
+            return self._final
+        reader = self._use()
+        return Stats(
+            wanted=reader.wanted,
+            delivered=reader.delivered,
+            handed=self._handed,
+            lost_ring=reader.lost_ring,
+            lost_map=reader.lost_map,
+            lost_probe=reader.lost_probe,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """stop() was called, and everything up to then was handed over."""
+        return self._detached and not self._queue
+
+    def _use(self) -> Reader:
+        if os.getpid() != self._pid:
+            raise TracerClosed("this tracer belongs to the parent process: make a new one after fork()")
+        if self._closed:
+            raise TracerClosed("this tracer is closed: make a new one")
+        return self._reader
+
+    def read(self, timeout: float | None = None) -> list[Event]:
+        """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
+        with self._lock:
+            reader = self._use()
+            deadline = None if timeout is None else time.monotonic() + timeout
+            events = self._pending()
+            while not events and not self._detached:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if reader.drained and not self._stopping and left != 0:
+                    reader.wait(left)
+                events = self._take(reader)
+                if left == 0:
+                    break
+            self._handed += len(events)
+            return events
+
+    def _pending(self) -> list[Event]:
+        events = list(self._queue)
+        self._queue.clear()
+        return events
+
+    def _take(self, reader: Reader) -> list[Event]:
+        if not self._stopping:
+            return reader.take()
+        self._loaded.detach()
+        self._detached = True
+        return reader.settle()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if not self._queue:
+            self._use()
+            events = self.read()
+            if not events:
+                raise StopIteration
+            self._handed -= len(events)
+            self._queue.extend(events)
+        self._handed += 1
+        return self._queue.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        reader = self._use()
+        while not self.stopped:
+            await _rest(reader, lambda: self._stopping)
+            for event in self.read(timeout=0):
+                yield event
+
+    def stop(self) -> None:
+        """Detach, and end the iteration after all that is in the ring. From any thread, and in a signal handler."""
+        self._use()
+        self._stopping = True
+        self._reader.wake()
+
+    def close(self) -> None:
+        """Detach and free everything. What was not read yet is gone. Again: nothing."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._stopping = True
+        self._reader.wake()
+        with self._lock:
+            if self._closed:
+                return
+            self._final = self.stats
+            self._closed = True
+            self._reader.close()
+            self._loaded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+async def _rest(reader: Reader, stopping: Any) -> None:
+    """The event loop's way to wait: a nap, then until the ring's descriptor is readable."""
+    if not reader.drained or stopping():
+        return
+    await asyncio.sleep(NAP)
+    if not reader.rest(ASLEEP) or stopping():
+        reader.rest(AWAKE)
+        return
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(reader.epoll.fileno(), readable.set)
+    try:
+        # The kernel side may have looked just before it was told: the first sleep is a short one.
+        try:
+            await asyncio.wait_for(readable.wait(), NAP)
+        except TimeoutError:
+            if reader.rest(ASLEEP) and not stopping():
+                await readable.wait()
+    finally:
+        loop.remove_reader(reader.epoll.fileno())
+        reader.rest(AWAKE)
+
+
+_living: weakref.WeakSet[Tracer] = weakref.WeakSet()
+
+
+def _cut_off() -> None:
+    """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
+    for tracer in list(_living):
+        tracer._loaded.close()  # noqa: SLF001 - the same module's
+    _living.clear()
+
+
+os.register_at_fork(after_in_child=_cut_off)

@@ -1,0 +1,116 @@
+"""The layout of what the kernel side writes, in `struct`'s words: bpf/events.h and bpf/settings.h once more.
+
+`tests/unit/test_wire.py` holds every name, offset and size here against the BTF of the compiled object.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+Field = tuple[str, str]
+"""Name in C and `struct` format of one member."""
+
+HEADER: Final[tuple[Field, ...]] = (("time", "Q"), ("lost", "I"), ("cpu", "H"), ("kind", "B"), ("words", "B"))
+
+CONN: Final[tuple[Field, ...]] = (
+    ("id", "Q"),
+    ("subflow_of", "Q"),
+    ("cgroup", "Q"),
+    ("netns", "I"),
+    ("pid", "I"),
+    ("tid", "I"),
+    ("uid", "I"),
+    ("local_addr", "16s"),
+    ("remote_addr", "16s"),
+    ("local_port", "H"),
+    ("remote_port", "H"),
+    ("protocol", "B"),
+    ("direction", "B"),
+    ("owner", "B"),
+    ("flags", "B"),
+    ("comm", "16s"),
+    ("thread", "16s"),
+)
+
+TOTALS: Final[tuple[Field, ...]] = (
+    ("tx_bytes", "Q"),
+    ("tx_acked", "Q"),
+    ("rx_bytes", "Q"),
+    ("rtt", "Q"),
+    ("retransmits", "I"),
+    ("state", "B"),
+    ("ended", "B"),
+    ("reserved", "2x"),
+)
+
+RECORDS: Final[dict[str, tuple[Field, ...]]] = {
+    "connect_event": (),
+    "established_event": (("latency", "Q"), ("syn_retransmits", "I"), ("reserved", "4x")),
+    "failed_event": (
+        ("latency", "Q"),
+        ("syn_retransmits", "I"),
+        ("error", "H"),
+        ("syn_left", "B"),
+        ("reserved", "x"),
+    ),
+    "accept_event": (("wait", "Q"),),
+    "close_event": (("duration", "Q"), *TOTALS),
+    "existing_event": TOTALS,
+}
+"""What each kind of record has behind header and conn; a nested struct's members stand in a row."""
+
+KINDS: Final[dict[str, int]] = {
+    "connect": 1,
+    "established": 2,
+    "failed": 3,
+    "accept": 4,
+    "close": 5,
+    "existing": 6,
+}
+
+COUNTERS: Final[tuple[Field, ...]] = (
+    ("wanted", "Q"),
+    ("lost_ring", "Q"),
+    ("lost_ring_at", "Q"),
+    ("lost_map", "Q"),
+    ("lost_map_at", "Q"),
+    ("ids", "Q"),
+    ("reserved", "16x"),
+)
+
+SETTINGS: Final[tuple[Field, ...]] = (
+    ("min_latency", "Q"),
+    ("filters", "I"),
+    ("kinds", "I"),
+    ("wake_bytes", "I"),
+    ("reserved", "4x"),
+    ("family", "B"),
+    ("direction", "B"),
+    ("syn_hook", "B"),
+    ("attempt_hook", "B"),
+    ("padding", "4x"),
+)
+
+AWAKE, NAPS, ASLEEP = 0, 1, 2
+ATTEMPT_UNSEEN, ATTEMPT_FUNCTION, ATTEMPT_SYSCALL = 0, 1, 2
+
+BY_PID, BY_UID, BY_COMM, BY_NETNS, BY_CGROUP = 1, 2, 4, 8, 16
+BY_REMOTE_PORT, BY_LOCAL_PORT, BY_NOT_REMOTE_PORT = 32, 64, 128
+BY_REMOTE, BY_LOCAL, BY_NOT_REMOTE = 256, 512, 1024
+
+ERROR_UNKNOWN = 0xFFFF
+V4_MAPPED, PRE_EXISTING, PARTIAL, FASTOPEN = 1, 2, 4, 8
+
+
+def layout(*parts: tuple[Field, ...]) -> struct.Struct:
+    """The given members in a row, as the C compiler lays them out (they are ordered so that it need not pad)."""
+    return struct.Struct("=" + "".join(form for part in parts for _, form in part))
+
+
+RECORD: Final[dict[int, struct.Struct]] = {
+    number: layout(HEADER, CONN, RECORDS[f"{name}_event"]) for name, number in KINDS.items()
+}
+KIND_OFFSET: Final = 14
+WORDS_OFFSET: Final = 15
+LARGEST_RECORD: Final = 255 * 8
