@@ -119,6 +119,9 @@ static __always_inline void on_attempt_end(const struct sock *sk, __u8 protocol)
 		state->phase |= PHASE_PENDING;
 		return;
 	}
+	/* Where no hook saw the first SYN, the port is read now; the rest the kernel may have cleared already. */
+	if (!state->conn.local_port)
+		state->conn.local_port = bpf_ntohs(BPF_CORE_READ(inet_sk(sk), inet_sport));
 	if (matched(sk, state)) {
 		report_failed(state, sk, error);
 		forget(sk);

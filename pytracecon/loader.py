@@ -85,7 +85,7 @@ def load(filters: Filters) -> Loaded:
     _refuse_absent_kprobes(trial, needs)
     while True:
         chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
-        _require_essential(needs, chosen, trial)
+        _require(needs, chosen, filters.probes, trial)
         loaded = _attempt(lib, image, filters, needs, chosen, trial)
         if loaded is not None:
             return loaded
@@ -114,10 +114,20 @@ def _refuse_absent_kprobes(trial: _Trial, needs: list[Need]) -> None:
                 trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
 
 
-def _require_essential(needs: list[Need], chosen: dict[str, Candidate | None], trial: _Trial) -> None:
+def _require(needs: list[Need], chosen: dict[str, Candidate | None], rung: str, trial: _Trial) -> None:
+    """Raise for an essential need that is not met, and for any that the forced rung could meet and does not."""
     for need in needs:
-        if need.essential and chosen[need.name] is None:
-            raise trial.refused[need.candidates[0].programs[0]]
+        if chosen[need.name] is not None or not (need.essential or rung != "auto"):
+            continue
+        cause = next(
+            trial.refused[name]
+            for candidate in candidates(need, rung)
+            for name in candidate.programs
+            if name in trial.refused
+        )
+        if rung == "auto":
+            raise cause
+        raise UnsupportedKernel(f"--probes {rung} does not work here ({cause}): use --probes auto") from cause
 
 
 def _attempt(

@@ -14,7 +14,6 @@ child after fork() it raises TracerClosed. Several tracers do not disturb each o
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -197,6 +196,8 @@ class Tracer:
 
 async def _rest(reader: Reader, stopping: Any) -> None:
     """The event loop's way to wait: a nap, then until the ring's descriptor is readable."""
+    import asyncio  # noqa: PLC0415 - 100 ms that a plain loop need not wait for
+
     if not reader.drained or stopping():
         return
     await asyncio.sleep(NAP)
