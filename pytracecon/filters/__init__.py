@@ -20,6 +20,7 @@ __all__ = ["Filters"]
 
 _PROBES = ("auto", "fentry", "kprobe", "tracepoint")
 _OUTBOUND = frozenset({"connect", "established", "failed"})
+_WITH_LATENCY = frozenset({"established", "failed", "close"})
 _MAX_CONNECTIONS = 1 << 24
 
 
@@ -114,6 +115,11 @@ class Filters:
             )
         if self.direction == "out" and self.events == {"accept"}:
             raise InvalidValue("--direction out: accept events are of inbound connections only; leave it out")
+        if self.min_latency_ns and (self.direction == "in" or not self.events & _WITH_LATENCY):
+            raise InvalidValue(
+                "--min-latency: only outbound connections have a latency, told by established, failed and close; "
+                "leave it out, or ask for these"
+            )
         self._refuse_families_apart()
         wanted = self.remote_ports or (ALL_PORTS,)
         if all(ports.covers(self.not_remote_ports, one) for one in wanted):

@@ -42,23 +42,6 @@ def covers(networks: tuple[Network, ...], wanted: Network) -> bool:
     )
 
 
-def trie_keys(networks: Iterable[Network]) -> list[tuple[int, bytes]]:
-    """The prefixes as `struct prefix_key` has them: (bits, sixteen bytes), IPv4 as ::ffff:0:0/96.
-
-    IPv4 lies inside ::/0 there, yet an IPv6 prefix means IPv6: such a prefix is cut into the pieces around it.
-    """
-    keys: list[tuple[int, bytes]] = []
-    for network in networks:
-        address = network.network_address.packed
-        if isinstance(network, IPv4Network):
-            keys.append((96 + network.prefixlen, _MAPPED.network_address.packed[:12] + address))
-        elif _MAPPED.subnet_of(network):
-            keys += [(one.prefixlen, one.network_address.packed) for one in network.address_exclude(_MAPPED)]
-        else:
-            keys.append((network.prefixlen, address))
-    return keys
-
-
 def _network(option: str, item: object) -> Network:
     if not isinstance(item, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
         raise refusal(option, item, f"is no address; {_RIGHT}")

@@ -23,7 +23,8 @@ _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE | re.ASCI
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LARGEST_RING = 1 << 30
 _LONGEST_COMM = 15
-_A_DAY = 86_400_000
+_A_DAY = 86_400_000  # milliseconds
+_A_CENTURY = 3_155_760_000  # seconds
 
 
 def refusal(option: str, value: object, what: str) -> InvalidValue:
@@ -120,18 +121,24 @@ def comms(option: str, value: CommandsLike | None) -> tuple[bytes, ...]:
 
 def milliseconds(option: str, value: float | str | None) -> int:
     """Nanoseconds; 0 if there is no value."""
-    if value is None:
-        return 0
-    right = f"is not a number of milliseconds from 0.001 to {_A_DAY}"
+    return 0 if value is None else round(_decimal(option, value, 0.001, _A_DAY, "milliseconds") * 1_000_000)
+
+
+def seconds(option: str, value: float | str) -> float:
+    return _decimal(option, value, 0.001, _A_CENTURY, "seconds")
+
+
+def _decimal(option: str, value: object, low: float, high: int, what: str) -> float:
+    right = f"is not a number of {what} from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise refusal(option, value, right)
     try:
         found = float(value)
     except (ValueError, OverflowError):
         raise refusal(option, value, right) from None
-    if not math.isfinite(found) or not 0.001 <= found <= _A_DAY:
+    if not math.isfinite(found) or not low <= found <= high:
         raise refusal(option, value, right)
-    return round(found * 1_000_000)
+    return found
 
 
 def ring_size(option: str, value: object) -> int:

@@ -1,0 +1,33 @@
+"""The verbs of the command line. A verb is a module with `parser()` and `run(options)`, imported when it is named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Protocol, cast
+
+from pytracecon.errors import InvalidValue
+
+__all__ = ["VERBS", "Verb", "verb_and_rest"]
+
+VERBS = {
+    "trace": "every TCP connection, as it happens (the default)",
+    "doctor": "what of this can run here, and what is missing",
+}
+
+
+class Verb(Protocol):
+    def parser(self) -> argparse.ArgumentParser: ...
+
+    def run(self, options: argparse.Namespace) -> int:
+        """The exit status."""
+
+
+def verb_and_rest(arguments: list[str]) -> tuple[Verb, list[str]]:
+    """The verb that the first argument names, `trace` if it names none; and the arguments that are its own."""
+    name = "trace"
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        if name not in VERBS:
+            raise InvalidValue(f"{name} is no verb: {' or '.join(VERBS)} (see pytracecon --help)")
+    return cast(Verb, importlib.import_module(f"pytracecon.commands.{name}")), arguments

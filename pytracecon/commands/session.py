@@ -1,0 +1,175 @@
+"""One run of a tracer into an output: from the first signal that may come to the totals at the end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Self
+
+from pytracecon.commands.console import say
+from pytracecon.errors import PytraceconError
+from pytracecon.events import Event, Lost
+from pytracecon.outputs import Output
+from pytracecon.outputs.sink import ReaderGone, Sink
+from pytracecon.tracer import Stats, Tracer
+
+__all__ = ["Session", "identity", "totals"]
+
+_LOSS = 75
+_LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pipe noticed
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP stop the tracer, now or as soon as there is one. A second SIGINT kills."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._tracer: Tracer | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before = signal.getsignal(number)
+            if number == signal.SIGHUP and before == signal.SIG_IGN:  # nohup
+                continue
+            self._before[number] = before
+            signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def stop_at_signal(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+        if self.asked and tracer is not None:
+            tracer.stop()
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._tracer is not None:
+            self._tracer.stop()
+
+
+@dataclass(slots=True)
+class Session:
+    """`shows` chooses the events that are written; `count` and `duration` (seconds) end the run."""
+
+    keywords: dict[str, Any]
+    output: Output
+    sink: Sink
+    shows: Callable[[Event], bool] | None = None
+    count: int | None = None
+    duration: float | None = None
+    fail_on_loss: bool = False
+    verbose: int = 0
+    _left_out: int = 0
+
+    def run(self) -> int:
+        """The exit status. Whatever happens, the tracer is closed and the totals are said."""
+        with Signals() as signals, Tracer(**self.keywords) as tracer:
+            signals.stop_at_signal(tracer)
+            try:
+                return self._traced(tracer, signals)
+            finally:
+                signals.stop_at_signal(None)
+
+    def _traced(self, tracer: Tracer, signals: Signals) -> int:
+        started = time.monotonic()
+        try:
+            self.sink.begin(self.output.header())
+            if self.verbose:
+                _say_probes(tracer)
+            if not signals.asked:
+                attached = sum(probe.attached for probe in tracer.probes)
+                say(f"tracing TCP connections ({attached} probes; names: off). Ctrl-C ends.")
+            self._pump(tracer, None if self.duration is None else started + self.duration)
+            unread = 0
+        except ReaderGone:
+            unread = self.sink.unwritten
+        except PytraceconError as error:
+            # Its own line first, then the totals: what was lost by it is among them.
+            say(str(error))
+            self._say_totals(tracer.stats, time.monotonic() - started, unread=0)
+            return error.exit_status
+        seconds = time.monotonic() - started
+        self._say_totals(tracer.stats, seconds, unread=unread)
+        lost = tracer.stats.lost + self.sink.unwritten - unread
+        return _LOSS if lost and self.fail_on_loss else 0
+
+    def _pump(self, tracer: Tracer, deadline: float | None) -> None:
+        """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
+        while not tracer.stopped:
+            events = tracer.read(self._patience(deadline))
+            if events:
+                self._write(events)
+            elif self.sink.pending:
+                self.sink.flush()
+            elif self.sink.has_reader and self.sink.reader_is_gone():
+                raise ReaderGone
+            if self.count == 0:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                tracer.stop()
+                deadline = None
+        self.sink.flush()
+
+    def _patience(self, deadline: float | None) -> float | None:
+        """How long to wait for events: not at all while something is still to be written."""
+        if self.sink.pending:
+            return 0
+        waits = [_LOOK_FOR_READER] if self.sink.has_reader else []
+        if deadline is not None:
+            waits.append(max(0.0, deadline - time.monotonic()))
+        return min(waits, default=None)
+
+    def _write(self, events: list[Event]) -> None:
+        shown = events if self.shows is None else list(filter(self.shows, events))
+        if self.count is not None:
+            shown = self._counted(shown, self.count)
+        self._left_out += len(events) - len(shown)
+        self.sink.write(self.output.render(shown))
+
+    def _counted(self, events: list[Event], left: int) -> list[Event]:
+        """As many as may still be written. Losses do not count."""
+        for at, event in enumerate(events):
+            left -= not isinstance(event, Lost)
+            if left == 0:
+                events = events[: at + 1]
+                break
+        self.count = left
+        return events
+
+    def _say_totals(self, stats: Stats, seconds: float, *, unread: int) -> None:
+        failed = self.sink.unwritten - unread
+        say(totals(self.sink.written, seconds, stats, output=failed))
+        if self.verbose:
+            say(identity(stats, self.sink.written, output=failed, unread=unread, left_out=self._left_out))
+
+
+def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:
+    """The last line of a run."""
+    where = {"ring": stats.lost_ring, "map": stats.lost_map, "probe": stats.lost_probe, "output": output}
+    parts = [f"{name} {count}" for name, count in where.items() if count]
+    lost = f"{sum(where.values())} lost ({', '.join(parts)})" if parts else "none lost"
+    return f"{events} event{'' if events == 1 else 's'} in {seconds:.1f} s, {lost}"
+
+
+def identity(stats: Stats, written: int, *, output: int, unread: int, left_out: int) -> str:
+    """The two sums that always come out. `handed` counts `lost` events too, which no record carried."""
+    parts = {"written": written, "lost by the output": output, "after the reader left": unread, "not shown": left_out}
+    said = " + ".join(f"{count} {name}" for name, count in parts.items() if count or name == "written")
+    return (
+        f"{stats.wanted} records wanted = {stats.delivered} delivered + {stats.lost_ring} lost in the ring; "
+        f"{stats.handed} events handed over = {said}"
+    )
+
+
+def _say_probes(tracer: Tracer) -> None:
+    for probe in tracer.probes:
+        outcome = "attached" if probe.attached else f"not attached: {probe.detail}"
+        say(f"{probe.need:<12} {probe.rung:<10} {probe.name:<28} {outcome}")

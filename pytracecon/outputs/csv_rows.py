@@ -1,0 +1,78 @@
+r"""CSV as RFC 4180 has it: a header, then a row for each event, with every column that any event has.
+
+What is not known is an empty cell. Foreign text is escaped (`\x1b`, and a backslash as two), and stands behind an
+apostrophe if a spreadsheet would take it for a formula; `pytracecon.text.restore_cell` gives the original back.
+Our own words, numbers and addresses stand as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from typing import Any
+
+from pytracecon.events import Event
+from pytracecon.outputs import Piece
+from pytracecon.outputs.keys import all_keys, keys, values
+from pytracecon.text import cell
+
+__all__ = ["CsvRows"]
+
+
+# What others chose. The rest are numbers and words of ours, and addresses.
+_FOREIGN = frozenset({"comm", "thread", "container", "unit", "host"})
+_FLAGS = frozenset({"v4_mapped", "pre_existing", "partial", "fastopen"})
+
+
+class CsvRows:
+    def __init__(self) -> None:
+        self._columns = all_keys()
+        self._foreign = [at for at, column in enumerate(self._columns) if column in _FOREIGN]
+        self._flags = [at for at, column in enumerate(self._columns) if column in _FLAGS]
+        self._arrangements: dict[type[Event], _Arrangement] = {}
+        self._lines: list[str] = []
+        self._write = csv.writer(_Lines(self._lines)).writerow
+
+    def header(self) -> bytes:
+        self._write(["time", "event", *self._columns])
+        return self._taken()
+
+    def render(self, events: Iterable[Event]) -> list[Piece]:
+        for event in events:
+            kind = type(event)
+            if kind not in self._arrangements:
+                self._arrangements[kind] = _arrangement(kind, self._columns)
+            get, arrange = self._arrangements[kind]
+            cells = list(arrange((*get(event), None)))
+            for at in self._foreign:
+                if cells[at]:
+                    cells[at] = cell(cells[at])
+            for at in self._flags:
+                if cells[at]:
+                    cells[at] = "true"
+            self._write([event.time, event.event, *cells])
+        count = len(self._lines)
+        return [(self._taken(), count)]
+
+    def _taken(self) -> bytes:
+        taken = "".join(self._lines).encode()
+        self._lines.clear()
+        return taken
+
+
+_Take = Callable[[Any], tuple[Any, ...]]
+_Arrangement = tuple[_Take, _Take]
+
+
+def _arrangement(kind: type[Event], columns: list[str]) -> _Arrangement:
+    """What takes an event's values, and what puts them, with an unknown behind the last, into the columns' order."""
+    places = {key: at for at, key in enumerate(keys(kind))}
+    return values(kind), itemgetter(*[places.get(column, len(places)) for column in columns])
+
+
+class _Lines:
+    """What csv.writer writes to: a list of lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.write = lines.append

@@ -1,0 +1,155 @@
+"""All events as they happen, one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed, Lost
+from pytracecon.outputs.table import Column, Table
+from pytracecon.text import safe
+from pytracecon.views.wording import UNKNOWN, duration, endpoint, size, time_of_day
+
+__all__ = ["detail", "row", "table"]
+
+_WIDEST_ENDPOINT = 47  # an IPv6 address without a zero, in brackets, with its port
+
+_COLUMNS = (
+    Column("TIME", 15, 15),
+    Column("PID", 6, 7),
+    Column("COMM", 10, 16),
+    Column("EVENT", 11, 11),
+    Column("LOCAL", 21, _WIDEST_ENDPOINT),
+    Column("REMOTE", 21, _WIDEST_ENDPOINT),
+    Column("DETAIL", 16, 16),
+)
+# For 80 columns: the time to the millisecond, and of the local end the port alone.
+_NARROW_COLUMNS = (
+    Column("TIME", 12, 12),
+    Column("PID", 7, 7),
+    Column("COMM", 9, 16),
+    Column("EVENT", 11, 11),
+    Column("LOCAL", 6, 6),
+    Column("REMOTE", 21, _WIDEST_ENDPOINT),
+    Column("DETAIL", 8, 8),
+)
+_WIDE_ENOUGH = 104
+
+_REASONS = {"timeout": "timed out", "no_address": "no address"}
+_SAYS_IT_ALL = {"ECONNREFUSED", "ECONNRESET", "ETIMEDOUT"}
+_ENDED = {
+    "local_close": "closed by local",
+    "remote_close": "closed by remote",
+    "local_reset": "reset by local",
+    "remote_reset": "reset by remote",
+    "timeout": "timed out",
+}
+_LOST_IN = {
+    "ring": "ring full",
+    "map": "map full",
+    "queue": "queue full",
+    "output": "output not writable",
+    "probe": "probe skipped",
+}
+
+
+def table(terminal: Callable[[], int | None], *, utc: bool) -> Table:
+    """For a terminal of the width that it has now, or for none."""
+    columns = terminal()
+    narrow = columns is not None and columns < _WIDE_ENOUGH
+    return Table(
+        _NARROW_COLUMNS if narrow else _COLUMNS,
+        partial(row, utc=utc, narrow=narrow),
+        terminal=terminal,
+        hang="LOCAL",
+        gap=1 if narrow else 2,
+    )
+
+
+def row(event: Event, *, utc: bool = False, narrow: bool = False) -> Sequence[str]:
+    """The cells of a row. What is not known is `?`; what does not apply is empty."""
+    time = time_of_day(event.time_ns, utc=utc, decimals=3 if narrow else 6)
+    if not isinstance(event, ConnectionEvent):
+        return time, "", "", event.event, "", "", detail(event)
+    if narrow:
+        local = f":{UNKNOWN if event.local_port is None else event.local_port}"
+    else:
+        local = endpoint(event.local_addr, event.local_port)
+    return (
+        time,
+        UNKNOWN if event.pid is None else str(event.pid),
+        UNKNOWN if event.comm is None else safe(event.comm),
+        event.event,
+        local,
+        endpoint(event.remote_addr, event.remote_port),
+        detail(event),
+    )
+
+
+def detail(event: Event) -> str:
+    """What is particular to this event, in words. What is as usual is left out, and so is what is not known."""
+    said: list[str] = []
+    match event:
+        case Connect(fastopen=fastopen):
+            said += _fastopen(fastopen)
+        case Established(latency_ns=latency, syn_retransmits=retransmits, fastopen=fastopen):
+            said += _duration(latency) + _count(retransmits, "SYN retransmit") + _fastopen(fastopen)
+        case Failed(latency_ns=latency, syn_retransmits=retransmits):
+            said += [_outcome(event), *_duration(latency), *_count(retransmits, "SYN retransmit")]
+        case Accept(wait_ns=wait):
+            said += [f"waited {duration(wait)}"] if wait is not None else []
+        case Close(duration_ns=lasted, ended=ended):
+            said += [*_duration(lasted), *_totals(event)]
+            said += [_ENDED.get(ended, ended)] if ended is not None else []
+        case Existing(state=state):
+            said += [state] if state is not None else []
+            said += _totals(event)
+        case Lost(count=count, where=where):
+            said.append(f"lost {count} record{'' if count == 1 else 's'} ({_LOST_IN.get(where, where)})")
+    if isinstance(event, ConnectionEvent):
+        said += _remarks(event)
+    return ", ".join(said)
+
+
+def _outcome(event: Failed) -> str:
+    if event.reason is None:
+        return event.error or "failed"
+    reason = _REASONS.get(event.reason, event.reason)
+    return reason if event.error is None or event.error in _SAYS_IT_ALL else f"{reason} ({event.error})"
+
+
+def _totals(event: Close | Existing) -> list[str]:
+    said = []
+    if event.tx_bytes is not None:
+        unacknowledged = 0 if event.tx_acked is None else event.tx_bytes - event.tx_acked
+        said.append(
+            f"{size(event.tx_bytes)} out" + (f" ({size(unacknowledged)} unacknowledged)" if unacknowledged else "")
+        )
+    if event.rx_bytes is not None:
+        said.append(f"{size(event.rx_bytes)} in")
+    return said + _count(event.retransmits, "retransmit")
+
+
+def _remarks(event: ConnectionEvent) -> list[str]:
+    said = []
+    if event.proto != "tcp":
+        said.append(event.proto.upper())
+    if event.subflow_of is not None:
+        said.append(f"subflow of {event.subflow_of}")
+    if event.pre_existing and not isinstance(event, Existing):
+        said.append("pre-existing")
+    if event.partial:
+        said.append("partial")
+    return said
+
+
+def _duration(nanoseconds: int | None) -> list[str]:
+    return [] if nanoseconds is None else [duration(nanoseconds)]
+
+
+def _count(number: int | None, what: str) -> list[str]:
+    return [f"{number} {what}{'' if number == 1 else 's'}"] if number else []
+
+
+def _fastopen(fastopen: bool | None) -> list[str]:
+    return ["fast open"] if fastopen else []
