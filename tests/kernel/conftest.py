@@ -1,0 +1,181 @@
+"""What all kernel tests stand on: actors, namespaces, tracers, and two checks of the whole session.
+
+Nothing may be left in the kernel when the tests are over; and a test may be skipped only where skips.toml says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+pytest.register_assert_rewrite("traffic")
+
+from pytracecon import Tracer  # noqa: E402
+from traffic.actor import DEADLINE, Actor, build, cgroup2_mount  # noqa: E402
+from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others, namespaces  # noqa: E402
+from traffic.network import Network  # noqa: E402
+from traffic.trace import Beacon, Trace  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The traffic generator, compiled."""
+    return build(tmp_path_factory.mktemp("traffic"))
+
+
+@pytest.fixture
+def network(program: Path) -> Iterator[Network]:
+    """A network namespace of the test's own."""
+    network = Network(program)
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def networks(program: Path) -> Iterator[Callable[[], Network]]:
+    """As many network namespaces as asked for."""
+    with ExitStack() as stack:
+
+        def make() -> Network:
+            network = Network(program)
+            stack.callback(network.close)
+            return network
+
+        yield make
+
+
+@pytest.fixture
+def client(network: Network) -> Actor:
+    return network.actor("client")
+
+
+@pytest.fixture
+def server(network: Network) -> Actor:
+    return network.actor("server")
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A control group (v2) of the test's own, with a group `child` in it."""
+    mount = cgroup2_mount()
+    if mount is None:
+        pytest.skip("no cgroup v2 hierarchy is mounted")
+    top = Path(tempfile.mkdtemp(prefix="pytracecon-", dir=mount))
+    (top / "child").mkdir()
+    yield top
+    for folder in (top / "child", top):
+        remove_cgroup(folder)
+
+
+def remove_cgroup(folder: Path) -> None:
+    """As soon as the last process in it is gone."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def beacon(program: Path) -> Iterator[Beacon]:
+    network = Network(program)
+    yield Beacon(network)
+    network.close()
+
+
+@pytest.fixture(scope="session")
+def everything(beacon: Beacon) -> Iterator[Trace]:
+    """One tracer of all that happens, for all tests that ask for no other."""
+    with Tracer() as tracer:
+        yield Trace(tracer, beacon)
+
+
+@pytest.fixture
+def trace(everything: Trace) -> Trace:
+    """The events that are told from now on, of a tracer without filters."""
+    everything.restart()
+    return everything
+
+
+@pytest.fixture
+def traced() -> Iterator[Callable[..., Trace]]:
+    """Starts a tracer of the test's own, with these keywords; it is closed when the test ends."""
+    with ExitStack() as stack:
+
+        def start(**keywords: Any) -> Trace:
+            return Trace(stack.enter_context(Tracer(**keywords)))
+
+        yield start
+
+
+class Skips:
+    """Holds what was skipped against skips.toml: kernel series, test, missing feature."""
+
+    def __init__(self) -> None:
+        series = ".".join(platform.release().split(".")[:2])
+        known = tomllib.loads((HERE / "skips.toml").read_text())
+        self.listed: dict[str, str] | None = known.get(series)
+        self.ran: set[str] = set()
+        self.skipped: dict[str, str] = {}
+        self.wrong: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.rpartition("tests/kernel/")[2]
+        if "tests/kernel/" not in report.nodeid:
+            return
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.skipped[name] = report.longrepr[2].removeprefix("Skipped: ")
+        if report.when == "call" or report.skipped:
+            self.ran.add(name)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.listed is None:
+            return
+        due = {name: reason for name, reason in self.listed.items() if name in self.ran}
+        for name in sorted(due.keys() | self.skipped.keys()):
+            wanted, got = due.get(name), self.skipped.get(name)
+            if wanted != got:
+                self.wrong.append(f"{name}: listed {wanted!r}, was {got!r}")
+        if self.wrong and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.listed is None and self.ran:
+            terminalreporter.write_line(f"skips.toml has no list for Linux {platform.release()}: skips are not checked")
+        if self.wrong:
+            terminalreporter.section("skipped tests that differ from skips.toml", red=True)
+            for line in self.wrong:
+                terminalreporter.write_line(line)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Skips(), "skips")
+    config.addinivalue_line("markers", "slow: moves gigabytes; left out (-m 'not slow') where everything is emulated")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No program, map, link or named namespace outlives the tests."""
+    if os.geteuid() != 0:
+        pytest.exit("tests/kernel needs root", returncode=77)
+    before, names = bpf_ids(), namespaces()
+    yield
+    left = await_gone(bpf_ids() - before - bpf_ids_of_others())
+    assert not left, f"left in the kernel: {sorted(left)}"
+    assert namespaces() <= names, "network namespaces were left"

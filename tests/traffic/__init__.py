@@ -1,0 +1,1 @@
+"""TCP traffic by order, and the truth about it: what a tracer is held against."""

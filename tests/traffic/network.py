@@ -1,0 +1,60 @@
+"""Network namespaces of the tests' own: they live as long as their actors, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from traffic.actor import Actor
+
+
+class Network:
+    """A network namespace with its loopback up, and the processes in it."""
+
+    def __init__(self, program: Path) -> None:
+        self.root = Actor.start(program, "root")
+        self.root.do("unshare")
+        self.inode = os.stat(self.path).st_ino
+
+    @property
+    def path(self) -> str:
+        return f"/proc/{self.root.pid}/ns/net"
+
+    def actor(self, name: str) -> Actor:
+        """A process in this namespace."""
+        actor = self.root.fork(name)
+        actor.netns = self.inode
+        return actor
+
+    def run(self, *command: str, text: str = "") -> None:
+        """A command of the host, run inside."""
+        subprocess.run(["nsenter", f"--net={self.path}", *command], input=text, text=True, check=True)
+
+    def ip(self, *lines: str) -> None:
+        """Commands of ip(8), without the `ip`."""
+        self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
+
+    def sysctl(self, name: str, *values: object) -> None:
+        self.root.do("write", f"/proc/sys/{name.replace('.', '/')}", *values)
+
+    @property
+    def syns_resent(self) -> int:
+        """How often this namespace sent a SYN again, all its sockets together."""
+        names, values = (
+            line.split()
+            for line in Path(f"/proc/{self.root.pid}/net/netstat").read_text().splitlines()
+            if line.startswith("TcpExt:")
+        )
+        return int(values[names.index("TCPSynRetrans")])
+
+    def wire(self, other: Network, here: str, there: str) -> None:
+        """A veth pair to another namespace, with these two addresses (CIDR), up when this returns."""
+        end, peer = f"to{other.inode}", f"to{self.inode}"
+        flags = " nodad" if ":" in here else ""
+        self.ip(f"link add {end} type veth peer name {peer} netns {other.root.pid}")
+        other.ip(f"address add {there} dev {peer}{flags}", f"link set {peer} up")
+        self.ip(f"address add {here} dev {end}{flags}", f"link set {end} up")
+
+    def close(self) -> None:
+        self.root.dismiss()

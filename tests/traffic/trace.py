@@ -1,0 +1,83 @@
+"""A tracer under test, and what it has told so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from pytracecon import Event, Failed, Tracer
+from traffic.actor import DEADLINE
+from traffic.network import Network
+from traffic.story import Told, assert_story, story, strangers
+
+
+class Beacon:
+    """A refused attempt in a namespace of its own. A ring keeps order: when it is read, so is all that came before."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._actor = network.actor("beacon")
+        self.flashes = 0
+
+    def flash(self) -> None:
+        assert self._actor.do("refused", 1, "127.0.0.1", 9).result == 1
+        self.flashes += 1
+
+    def sees(self, event: Event) -> bool:
+        return isinstance(event, Failed) and event.netns == self._network.inode
+
+
+class Trace:
+    """The events of one tracer, as a test reads them."""
+
+    def __init__(self, tracer: Tracer, beacon: Beacon | None = None) -> None:
+        self.tracer = tracer
+        self.events: list[Event] = []
+        self._beacon = beacon
+        self._seen = beacon.flashes if beacon else 0
+
+    def until(self, condition: Callable[[list[Event]], bool], *, within: float = DEADLINE) -> bool:
+        """Read until the condition holds of all events so far; false when it did not in time."""
+        deadline = time.monotonic() + within
+        while not condition(self.events):
+            if time.monotonic() > deadline:
+                return False
+            self.events += self.tracer.read(timeout=0.2)
+        return True
+
+    def settle(self) -> list[Event]:
+        """Read all that was told up to now."""
+        if self._beacon is None:
+            self.tracer.stop()
+            while batch := self.tracer.read(timeout=DEADLINE):
+                self.events += batch
+            return self.events
+        self._beacon.flash()
+        due, beacon = self._beacon.flashes - self._seen, self._beacon
+        assert self.until(lambda events: sum(map(beacon.sees, events)) >= due), "the beacon was not seen"
+        return self.events
+
+    def restart(self) -> None:
+        """Forget what was told up to now."""
+        self.settle()
+        self.events.clear()
+        self._seen = self._beacon.flashes if self._beacon else 0
+
+    def tells(self, *all_told: Told, alone: bool = True) -> None:
+        """Exactly these stories are told, and (`alone`) nothing else of the namespaces that they are in."""
+        self.await_told(all_told)
+        self.settle()
+        for told in all_told:
+            assert_story(self.events, told)
+        if alone:
+            assert strangers(self.events, [told.end for told in all_told]) == []
+
+    def await_told(self, all_told: Iterable[Told]) -> None:
+        """Until as many events came as there should be, or much time has passed."""
+        waiting = list(all_told)
+
+        def complete(events: list[Event]) -> bool:
+            waiting[:] = [told for told in waiting if len(story(events, told.end)) < len(told.kinds)]
+            return not waiting
+
+        self.until(complete, within=10)
