@@ -7,7 +7,7 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 	struct filter_key key = { .set = BY_PID };
 	__u32 from = BPF_CORE_READ(parent, tgid), to = BPF_CORE_READ(child, tgid), one = 1;
 
-	if (from == to || !in_set(BY_PID, &from, sizeof(from)))
+	if (!on(BY_CHILDREN) || from == to || !in_set(BY_PID, &from, sizeof(from)))
 		return 0;
 	__builtin_memcpy(key.value, &to, sizeof(to));
 	if (bpf_map_update_elem(&filter_values, &key, &one, BPF_ANY))

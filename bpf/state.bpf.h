@@ -7,7 +7,7 @@
 #include "events.h"
 #include "settings.h"
 
-/* In settings.bpf.c. */
+/* In wire.bpf.c. */
 extern const volatile struct settings settings;
 
 enum phase {

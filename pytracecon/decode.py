@@ -109,7 +109,7 @@ def _conn(fields: tuple[Any, ...], offset_ns: int) -> tuple[Any, ...]:
         local_port or None,
         address(remote_addr),
         remote_port or None,
-        True if flags & 1 else None,
+        True if flags & wire.V4_MAPPED else None,
         netns or None,
         pid or None,
         name(comm) if pid else None,
@@ -122,9 +122,9 @@ def _conn(fields: tuple[Any, ...], offset_ns: int) -> tuple[Any, ...]:
         None,
         None,
         None,
-        True if flags & 2 else None,
+        True if flags & wire.PRE_EXISTING else None,
         f"{subflow_of:016x}" if subflow_of else None,
-        True if flags & 4 else None,
+        True if flags & wire.PARTIAL else None,
     )
 
 

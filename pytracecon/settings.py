@@ -52,6 +52,7 @@ def _bits(filters: Filters) -> int:
         wire.BY_REMOTE: filters.remote,
         wire.BY_LOCAL: filters.local,
         wire.BY_NOT_REMOTE: filters.not_remote,
+        wire.BY_CHILDREN: filters.children,
     }
     return sum(bit for bit, value in values.items() if value)
 

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* Both contracts with user space, where it can find them in the object: the settings, and the shape of every record. */
+#include "compat.bpf.h"
+#include "events.h"
+#include "settings.h"
+
+/* Alone in a section of its own: user space overwrites all of it before the programs are loaded. */
+const volatile struct settings settings SEC(".rodata.settings");
+
+/* BTF keeps a type that a function takes. This one is called by nobody, so libbpf leaves it out of the programs. */
+union wire {
+	struct connect_event connect;
+	struct established_event established;
+	struct failed_event failed;
+	struct accept_event accept;
+	struct close_event close;
+	struct existing_event existing;
+	struct counters counters;
+	enum kind kind;
+	enum protocol protocol;
+	enum direction direction;
+	enum owner_source owner;
+	enum conn_flags flags;
+	enum ended ended;
+	enum tcp_states state;
+	enum filter_bits bits;
+	enum resting resting;
+	enum attempt_hook attempt_hook;
+};
+
+__attribute__((used)) static int wire_contract(const union wire *wire)
+{
+	return 0;
+}
+
+char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

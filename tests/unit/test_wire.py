@@ -1,0 +1,129 @@
+"""Holds what Python believes of the wire against the BTF in the compiled objects: every name, offset and size."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytracecon import wire
+
+OBJECTS = sorted((Path(wire.__file__).parent / "bpf").glob("*.bpf.o"))
+BPFTOOL = shutil.which("bpftool", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+pytestmark = pytest.mark.skipif(BPFTOOL is None, reason="bpftool is not installed")
+
+
+class Types:
+    """The types in one object, by id and by name."""
+
+    def __init__(self, path: Path) -> None:
+        assert BPFTOOL is not None
+        shown = subprocess.run(
+            [BPFTOOL, "--json", "btf", "dump", "file", str(path)], check=True, capture_output=True, text=True
+        )
+        self.by_id: dict[int, dict[str, Any]] = {each["id"]: each for each in json.loads(shown.stdout)["types"]}
+
+    def struct(self, name: str) -> dict[str, Any]:
+        (found,) = [each for each in self.by_id.values() if each["kind"] == "STRUCT" and each["name"] == name]
+        return found
+
+    def enum(self, name: str) -> dict[str, int]:
+        (found,) = [each for each in self.by_id.values() if each["kind"] == "ENUM" and each["name"] == name]
+        return {value["name"]: value["val"] for value in found["values"]}
+
+    def size(self, number: int) -> int:
+        kind = self.by_id[number]
+        if kind["kind"] == "ARRAY":
+            return int(kind["nr_elems"]) * self.size(kind["type_id"])
+        return int(kind["size"]) if "size" in kind else self.size(kind["type_id"])
+
+    def members(self, name: str, base: int = 0) -> list[tuple[str, int, int]]:
+        """Name, offset and size of every member, those of nested structs in their place."""
+        found = []
+        for member in self.struct(name)["members"]:
+            at = base + member["bits_offset"] // 8
+            kind = self.by_id[member["type_id"]]
+            if kind["kind"] == "STRUCT":
+                found.extend(self.members(kind["name"], at))
+            else:
+                found.append((member["name"], at, self.size(member["type_id"])))
+        return found
+
+
+def believed(*parts: tuple[wire.Field, ...]) -> list[tuple[str, int, int]]:
+    found, at = [], 0
+    for name, form in (field for part in parts for field in part):
+        size = struct.calcsize("=" + form)
+        found.append((name, at, size))
+        at += size
+    return found
+
+
+@pytest.fixture(scope="module", params=OBJECTS, ids=lambda path: path.name)
+def types(request: pytest.FixtureRequest) -> Types:
+    return Types(request.param)
+
+
+def test_both_architectures_have_an_object() -> None:
+    assert [path.name for path in OBJECTS] == ["pytracecon-aarch64.bpf.o", "pytracecon-x86_64.bpf.o"]
+
+
+@pytest.mark.parametrize("name", wire.RECORDS)
+def test_a_record_is_laid_out_as_python_reads_it(types: Types, name: str) -> None:
+    assert believed(wire.HEADER, wire.CONN, wire.RECORDS[name]) == types.members(name)
+    assert wire.layout(wire.HEADER, wire.CONN, wire.RECORDS[name]).size == types.struct(name)["size"]
+
+
+@pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
+def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
+    assert believed(fields) == types.members(name)
+    assert wire.layout(fields).size == types.struct(name)["size"]
+
+
+def test_every_record_fits_the_byte_that_tells_its_size(types: Types) -> None:
+    sizes = [types.struct(name)["size"] for name in wire.RECORDS]
+    assert all(size % 8 == 0 and size <= wire.LARGEST_RECORD for size in sizes)
+
+
+def test_the_offsets_that_the_walker_and_the_decoder_jump_to(types: Types) -> None:
+    offsets = {name: at for name, at, _ in types.members("header")}
+    assert (offsets["kind"], offsets["words"]) == (wire.KIND_OFFSET, wire.WORDS_OFFSET)
+
+
+def test_every_kind_has_its_number(types: Types) -> None:
+    assert types.enum("kind") == {f"KIND_{name.upper()}": number for name, number in wire.KINDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_")]
+)
+def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> None:
+    values = {full.removeprefix(prefix): value for full, value in types.enum(name).items()}
+    assert values == {full: getattr(wire, full) for full in values}
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "words"),
+    [
+        ("protocol", "PROTO_", "PROTOCOLS"),
+        ("direction", "DIRECTION_", "DIRECTIONS"),
+        ("owner_source", "OWNER_", "OWNERS"),
+        ("ended", "ENDED_", "ENDED"),
+        ("tcp_states", "STATE_", "STATES"),
+    ],
+)
+def test_every_number_has_its_word(types: Types, name: str, prefix: str, words: str) -> None:
+    from pytracecon import decode
+
+    table = getattr(decode, words)
+    for full, value in types.enum(name).items():
+        word = full.removeprefix(prefix)
+        assert table[value] == (None if word == "UNKNOWN" and name != "direction" else word if name == "tcp_states" else word.lower())
+    assert len(table) == max(types.enum(name).values()) + 1
