@@ -615,26 +615,26 @@ class Program:
     def attach_uprobe_multi(
         self,
         path: str,
+        offsets: Sequence[int],
         *,
-        functions: Sequence[str] = (),
-        offsets: Sequence[int] = (),
         cookies: Sequence[int] = (),
         pid: int = -1,
         retprobe: bool = False,
     ) -> Link:
-        """One link for many places of a file, by name or by offset; libbpf 1.3 and kernel 6.6, OSError below."""
-        places = len(functions) or len(offsets)
-        if not places or (functions and offsets) or len(cookies) not in (0, places):
-            raise ValueError("functions or offsets, not both, and as many cookies as there are of them, or none")
-        names = (c_char_p * len(functions))(*(name.encode() for name in functions))
-        at = (ctypes.c_ulong * len(offsets))(*offsets)
+        """One link for many places of a file: libbpf 1.3 and Linux 6.6, UnsupportedKernel below.
+
+        By offset only: libbpf (as of 1.7) finds no name in a library without .symtab, such as any stripped libc, since
+        elf_resolve_syms_offsets() returns the ENOENT of its second table though the first had them all.
+        """
+        if not offsets or len(cookies) not in (0, len(offsets)):
+            raise ValueError("at least one offset, and as many cookies as offsets, or none")
+        places = (ctypes.c_ulong * len(offsets))(*offsets)
         tags = (c_uint64 * len(cookies))(*cookies)
         opts = UprobeMultiOpts(
             sz=ctypes.sizeof(UprobeMultiOpts),
-            syms=ctypes.addressof(names) if functions else None,
-            offsets=ctypes.addressof(at) if offsets else None,
+            offsets=ctypes.addressof(places),
             cookies=ctypes.addressof(tags) if cookies else None,
-            cnt=places,
+            cnt=len(offsets),
             retprobe=retprobe,
         )
         return self._attach("bpf_program__attach_uprobe_multi", pid, os.fsencode(path), None, byref(opts))
@@ -845,7 +845,10 @@ _libraries_lock = threading.Lock()
 
 
 def open_library(path: str | None = None) -> Libbpf:
-    """The system's libbpf, or the one at `path`: one Libbpf per library and process. MissingLibbpf."""
+    """The system's libbpf, or the one at `path`: one Libbpf per library and process. MissingLibbpf.
+
+    A process that opened one by path before gets that one for the system's too: the loader goes by soname.
+    """
     library, path = _dlopen_system() if path is None else _dlopen_file(path)
     with _libraries_lock:  # libbpf_set_print is for the whole library: two of them would take it from each other
         handle = library._handle  # noqa: SLF001 - dlopen's; documented nowhere, there since ctypes is
@@ -1021,13 +1024,14 @@ def _verifier_log(said: Sequence[Message]) -> str:
 
 
 def _complaints(log: str) -> list[str]:
-    return [line for line in log.splitlines() if line.strip() and not line.startswith("processed ")]
+    return [line for line in log.splitlines() if line.strip(" ;") and not line.startswith("processed ")]
 
 
 def _last(log: str) -> str:
     lines = _complaints(log)
     omitted = len(lines) - _LOG_LINES
-    return (f"({omitted} lines omitted) | " if omitted > 0 else "") + " | ".join(lines[-_LOG_LINES:])
+    first = [f"({omitted} line{'s' * (omitted > 1)} omitted)"] if omitted > 0 else []
+    return " | ".join(first + lines[-_LOG_LINES:])
 
 
 def _first_reason(said: Sequence[Message]) -> str:

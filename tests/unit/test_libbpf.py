@@ -251,6 +251,7 @@ LOG = "".join(f"{number}: insn\n" for number in range(10)) + "R1 invalid mem acc
 
 def test_a_verifier_log_is_told_by_its_last_lines_on_one_line() -> None:
     assert _libbpf._last(LOG) == "(7 lines omitted) | 7: insn | 8: insn | 9: insn | R1 invalid mem access"
+    assert _libbpf._last("one\n; \n\n2\n3\n4\n5\n") == "(1 line omitted) | 2 | 3 | 4 | 5"
     assert _libbpf._last("one\ntwo\nprocessed 2 insns (limit 1000000)\n") == "one | two"
 
 
