@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,31 @@ def load(filters: Filters) -> Loaded:
     trial = _Trial()
     needs = [need for need in NEEDS if need.wanted(filters)]
     _refuse_absent_kprobes(trial, needs)
+    return _settle(lib, image, filters, needs, trial)
+
+
+def survey(filters: Filters) -> dict[str, PytraceconError | None]:
+    """Try every candidate of every need: what refused each of their programs, None where it works. Nothing stays."""
+    filters = replace(filters, probes="auto")
+    lib = _libbpf.open_library(filters.libbpf)
+    image = object_image()
+    trial = _Trial()
+    _refuse_absent_kprobes(trial, list(NEEDS))
+    works: set[str] = set()
+    for rank in range(max(len(need.candidates) for need in NEEDS)):
+        # One of each need at a time, and none is essential: what is refused does not end the search.
+        needs = [replace(need, candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
+        with contextlib.closing(_settle(lib, image, filters, needs, trial)) as loaded:
+            works.update(probe.name for probe in loaded.probes if probe.attached)
+            try:
+                read_existing(loaded)
+            except PytraceconError as error:
+                trial.refused[error.program] = error
+    return dict.fromkeys(works) | trial.refused
+
+
+def _settle(lib: _libbpf.Libbpf, image: bytes, filters: Filters, needs: list[Need], trial: _Trial) -> Loaded:
+    """Try, with what `trial` learns on the way, until all that is left works."""
     while True:
         chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
         _require(needs, chosen, filters.probes, trial)
