@@ -76,6 +76,10 @@ static __always_inline void on_attempt(const struct sock *sk, __u8 protocol)
 		__u64 key = (__u64)task;
 		struct syscall_attempt *call = bpf_map_lookup_elem(&syscall_attempts, &key);
 
+		if (!call) {
+			key = (__u64)sk;
+			call = bpf_map_lookup_elem(&uring_attempts, &key);
+		}
 		if (call)
 			call->began = 1;
 	}
@@ -158,6 +162,34 @@ static __always_inline void on_outbound(const struct sock *sk, struct sock_state
 	report_established(state, sk);
 }
 
+/*
+ * Until a process takes it, a connection is the listener's. It is noted now: a listener that closes leaves its table
+ * first, and only then ends what waits in its queue.
+ */
+static __always_inline void take_listener(struct sock_state *state)
+{
+	struct listening *listener = listener_of(&state->conn);
+
+	if (!listener || listener->ambiguous)
+		return;
+	copy_owner(&state->conn, &listener->conn, OWNER_LISTEN);
+	if (listener->wanted)
+		state->phase |= PHASE_LISTENER_WANTED;
+}
+
+/* The kernel gives an MPTCP connection its addresses after its state: they come with its first path. */
+static __always_inline void complete_whole(const struct sock *sk)
+{
+	struct sock *parent = subflow_parent(sk);
+	struct sock_state *whole = parent ? state_of(parent) : NULL;
+
+	if (!whole || whole->conn.remote_port)
+		return;
+	barrier_var(whole);
+	take_tuple(&whole->conn, sk);
+	take_listener(whole);
+}
+
 static __always_inline void on_inbound(const struct sock *sk, struct sock_state *state, __u8 protocol)
 {
 	struct sock_state fresh = {};
@@ -168,16 +200,18 @@ static __always_inline void on_inbound(const struct sock *sk, struct sock_state 
 		state->established = bpf_ktime_get_ns();
 		return;
 	}
+	if (protocol == PROTO_TCP)
+		complete_whole(sk);
 	begin(&fresh, sk, protocol, DIRECTION_IN);
 	fresh.established = bpf_ktime_get_ns();
-	/* The kernel gives an MPTCP connection its addresses after its state. */
 	if (protocol == PROTO_TCP) {
 		if (!tuple_wanted(&fresh.conn))
 			return;
 		fresh.phase = PHASE_MATCHED;
+		if (!fresh.conn.subflow_of)
+			take_listener(&fresh);
 	}
-	if (remember(sk, &fresh) && fresh.conn.subflow_of == 0)
-		return;
+	remember(sk, &fresh);
 }
 
 static __always_inline void on_established(const struct sock *sk, int old, __u8 protocol)
@@ -193,24 +227,6 @@ static __always_inline void on_established(const struct sock *sk, int old, __u8 
 		state->tx_base = BPF_CORE_READ(mptcp_sk(sk), write_seq);
 		state->rx_base = BPF_CORE_READ(mptcp_sk(sk), ack_seq);
 	}
-}
-
-/* Of a connection that no process took, the listener's process is the owner. */
-static __always_inline bool take_listener(struct sock_state *state, const struct sock *sk)
-{
-	struct sock *parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
-	struct sock_state *whole = parent ? state_of(parent) : NULL;
-	struct listening *listener;
-
-	if (whole && whole->conn.pid) {
-		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
-		return true;
-	}
-	listener = listener_of(&state->conn);
-	if (!listener || listener->ambiguous)
-		return !on(BY_OWNER);
-	copy_owner(&state->conn, &listener->conn, OWNER_LISTEN);
-	return listener->wanted;
 }
 
 static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int old, __u8 protocol)
@@ -232,25 +248,40 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	submit(event);
 }
 
+/* A path of an MPTCP connection belongs to whoever has taken that by now. */
+static __always_inline void take_whole(struct sock_state *state, const struct sock *sk)
+{
+	struct sock *parent = subflow_parent(sk);
+	struct sock_state *whole = parent ? state_of(parent) : NULL;
+
+	if (whole)
+		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
+}
+
 static __always_inline void on_close(const struct sock *sk, int old, __u8 protocol)
 {
 	struct sock_state *state = state_of(sk), fresh = {};
+	bool waiting;
 
 	if (!state) {
-		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_UNKNOWN))
-			return;
-		report_close(&fresh, sk, old, protocol);
+		if (begin_unknown(&fresh, sk, protocol, DIRECTION_UNKNOWN))
+			report_close(&fresh, sk, old, protocol);
 		return;
 	}
 	if (state->phase & PHASE_CLOSED)
 		return;
-	if (!state->conn.pid && state->conn.direction == DIRECTION_IN && !take_listener(state, sk)) {
+	barrier_var(state);
+	if (state->conn.subflow_of)
+		take_whole(state, sk);
+	waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of && !(state->phase & PHASE_ACCEPTED);
+	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid)) {
 		forget(sk);
 		return;
 	}
 	if (matched(sk, state))
 		report_close(state, sk, old, protocol);
-	if (protocol == PROTO_TCP && state->conn.owner == OWNER_LISTEN && !(state->phase & PHASE_ACCEPTED))
+	/* It may still be accepted, dead as it is, and is the same connection then. */
+	if (waiting && protocol == PROTO_TCP)
 		state->phase |= PHASE_CLOSED;
 	else
 		forget(sk);
@@ -299,6 +330,11 @@ static __always_inline int on_destroy(const struct sock *sk)
 {
 	struct sock_state *state = state_of(sk);
 
+	if (settings.attempt_hook == ATTEMPT_SYSCALL) {
+		__u64 key = (__u64)sk;
+
+		bpf_map_delete_elem(&uring_attempts, &key);
+	}
 	if (!state)
 		return 0;
 	if (state->phase & PHASE_PENDING && matched(sk, state))

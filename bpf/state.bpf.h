@@ -20,6 +20,7 @@ enum phase {
 	PHASE_LOCAL_FIRST = 64,	/* this end sent the first FIN */
 	PHASE_REMOTE_FIRST = 128,
 	PHASE_MATCHED = 256,	/* passed the filters on both ends */
+	PHASE_LISTENER_WANTED = 512,	/* the listener's process passes them too */
 };
 
 struct sock_state {
@@ -77,6 +78,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct syscall_attempt);
 } syscall_attempts __weak SEC(".maps");
+
+/* The same for io_uring, whose connect() may move from one thread to another: by socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct syscall_attempt);
+} uring_attempts __weak SEC(".maps");
 
 /* Where a field's address is used after a check for NULL, barrier_var() keeps clang from adding its offset before. */
 static __always_inline struct sock_state *state_of(const struct sock *sk)

@@ -5,9 +5,9 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef __kernel_uid32_t uid_t;
+typedef __u8 u8;
 typedef __u64 u64;
 typedef _Bool bool;
-typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef unsigned short __kernel_sa_family_t;
@@ -88,6 +88,13 @@ struct inet_sock {
 
 struct inode {
 	struct super_block *i_sb;
+};
+
+struct io_kiocb {
+	union {
+		struct file *file;
+	};
+	u8 opcode;
 };
 
 struct io_uring_cqe {

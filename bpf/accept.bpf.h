@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* What happens when a process takes an inbound connection, whichever hook saw it. */
+#ifndef PYTRACECON_ACCEPT_BPF_H
+#define PYTRACECON_ACCEPT_BPF_H
+
+#include "report.bpf.h"
+
+static __always_inline bool begin_accepted(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
+{
+	begin(fresh, sk, protocol, DIRECTION_IN);
+	/* A fast open is accepted before its handshake is over; all else without an entry is older, or forgotten. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_SYN_RECV)
+		fresh->conn.flags |= anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+	return tuple_wanted(&fresh->conn);
+}
+
+static __always_inline int on_accept(const struct sock *sk)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct sock_state *state, fresh = {};
+	__u8 protocol = protocol_of(sk);
+
+	if (!protocol)
+		return 0;
+	state = state_of(sk);
+	if (!state) {
+		if (!begin_accepted(&fresh, sk, protocol))
+			return 0;
+		take_task(&fresh.conn, task, OWNER_ACCEPT);
+		if (!owner_wanted(&fresh.conn, task))
+			return 0;
+		fresh.phase = PHASE_ACCEPTED | PHASE_MATCHED;
+		report_accept(&fresh);
+		if (BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
+			remember(sk, &fresh);
+		return 0;
+	}
+	if (state->phase & PHASE_ACCEPTED || state->conn.direction != DIRECTION_IN)
+		return 0;
+	barrier_var(state);
+	take_task(&state->conn, task, OWNER_ACCEPT);
+	if (!owner_wanted(&state->conn, task)) {
+		forget(sk);
+		return 0;
+	}
+	if (protocol == PROTO_MPTCP)
+		take_tuple(&state->conn, sk);
+	if (!matched(sk, state))
+		return 0;
+	state->phase |= PHASE_ACCEPTED;
+	report_accept(state);
+	if (state->phase & PHASE_CLOSED)
+		forget(sk);
+	return 0;
+}
+
+#endif
