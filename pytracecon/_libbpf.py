@@ -979,7 +979,7 @@ def explain(
         found = VerifierRejected(f"{doing} failed, the kernel's verifier refused: {_last(log)}", log=log)
     elif any(sign in message.text for sign in _BTF_SIGNS for message in said) and not Path(KERNEL_BTF).exists():
         found = MissingBTF(_NO_KERNEL_BTF)
-    elif code == errno.EPERM and _memlock_charged(lib):
+    elif code == errno.EPERM and _memlock_is_short(lib):
         found = MissingPrivilege(
             f"{doing} hit the limit of locked memory and needs CAP_SYS_RESOURCE to raise it: "
             f"{_HOW_TO_GET_CAPABILITIES}, or `ulimit -l unlimited` first"
@@ -1043,13 +1043,18 @@ def _in_user_namespace() -> bool:
     return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
 
-def _memlock_charged(lib: Libbpf) -> bool:
-    """Whether BPF memory counts against RLIMIT_MEMLOCK, and it is limited, and this process may not raise it.
+def memlock_charged(lib: Libbpf) -> bool:
+    """Whether BPF memory counts against RLIMIT_MEMLOCK. Only a process that may load programs can find out.
 
     Linux 5.11 charges the cgroup instead. libbpf finds that out by a helper that came with the same release.
     """
+    return not lib.probe_helper(1, _KTIME_GET_COARSE_NS)
+
+
+def _memlock_is_short(lib: Libbpf) -> bool:
+    """Whether BPF memory counts against RLIMIT_MEMLOCK, and it is limited, and this process may not raise it."""
     limited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] != resource.RLIM_INFINITY
-    return limited and "CAP_SYS_RESOURCE" not in capabilities()[0] and not lib.probe_helper(1, _KTIME_GET_COARSE_NS)
+    return limited and "CAP_SYS_RESOURCE" not in capabilities()[0] and memlock_charged(lib)
 
 
 _KTIME_GET_COARSE_NS = 160  # BPF_FUNC_ktime_get_coarse_ns; 1 is BPF_PROG_TYPE_SOCKET_FILTER
