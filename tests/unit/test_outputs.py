@@ -1,0 +1,578 @@
+"""What is written: nothing made up, nothing lost, nothing that a reader would obey."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import socket
+import struct
+import termios
+import unicodedata
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytracecon import text
+from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed, Lost
+from pytracecon.outputs import Output
+from pytracecon.outputs.csv_rows import CsvRows
+from pytracecon.outputs.json_lines import JsonLines
+from pytracecon.outputs.keys import all_keys, keys
+from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink, open_file, standard_output
+from pytracecon.views import trace
+from pytracecon.views.wording import duration, endpoint, size, time_of_day
+
+NOW = 1_795_161_009_123_456_789  # 2026-11-20T07:50:09.123456789Z
+V4: dict[str, Any] = {
+    "conn": "00003fa2c18e0007",
+    "proto": "tcp",
+    "direction": "out",
+    "local_addr": "10.0.0.5",
+    "local_port": 41234,
+    "remote_addr": "93.184.216.34",
+    "remote_port": 443,
+    "netns": 4026531840,
+    "pid": 1234,
+    "comm": "curl",
+    "uid": 1000,
+    "owner": "connect",
+    "cgroup": 4711,
+}
+LONGEST = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
+V6 = V4 | {"local_addr": LONGEST, "remote_addr": LONGEST, "local_port": 65535, "remote_port": 65535}
+
+FOREIGN = ("comm", "thread", "container", "unit", "host")
+foreign_text = st.one_of(
+    st.text(st.characters(exclude_categories=[])),
+    st.text(max_size=15).map(lambda name: text.decode(name.encode())),
+    st.binary(max_size=16).map(text.decode),
+    st.sampled_from(
+        ["=cmd|' /C calc'!A0", "\x1b]52;c;eA==\x07", '"', "a,b\r\n", "\u202e\u2028\x85\x7f", "\udc80", "'"]
+    ),
+)
+number = st.integers(0, (1 << 64) - 1)
+
+
+def an_event(kind: type[Event]) -> st.SearchStrategy[Event]:
+    """Numbers, flags and our own words as the kernel side makes them, and any text where others choose it."""
+    values: dict[str, st.SearchStrategy[Any]] = {}
+    for field in fields(kind):
+        if field.name == "time_ns":
+            values[field.name] = st.integers(0, 1 << 62)
+            continue
+        if field.name in FOREIGN:
+            value: st.SearchStrategy[Any] = foreign_text
+        elif "str" in str(field.type):
+            value = st.sampled_from(["tcp", "out", "10.0.0.5", "::1", "ECONNREFUSED", "00003fa2c18e0007"])
+        elif "bool" in str(field.type):
+            value = st.just(True)
+        elif field.name in ("from_ns", "to_ns"):
+            value = st.integers(0, 1 << 62)
+        else:
+            value = number
+        values[field.name] = st.none() | value if "None" in str(field.type) else value
+    return st.builds(kind, **values)
+
+
+KINDS: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lost)
+any_events = st.lists(st.one_of([an_event(kind) for kind in KINDS]), max_size=8)
+
+
+def rendered(output: Output, events: list[Event]) -> str:
+    pieces = output.render(events)
+    assert sum(count for _, count in pieces) == len(events)
+    return (output.header() + b"".join(data for data, _ in pieces)).decode()
+
+
+def harmless(shown: str) -> bool:
+    return all(unicodedata.category(each) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in shown)
+
+
+# JSON Lines
+
+
+def test_a_json_line_has_the_documented_keys_in_their_order() -> None:
+    event = Established(NOW, **V4, host="www.example.com", host_source="dns", latency_ns=12_310_000, syn_retransmits=0)
+    assert rendered(JsonLines(), [event]) == (
+        '{"event":"established","time":"2026-11-20T07:50:09.123456789Z","conn":"00003fa2c18e0007","proto":"tcp",'
+        '"direction":"out","local_addr":"10.0.0.5","local_port":41234,"remote_addr":"93.184.216.34",'
+        '"remote_port":443,"netns":4026531840,"pid":1234,"comm":"curl","uid":1000,"owner":"connect","cgroup":4711,'
+        '"host":"www.example.com","host_source":"dns","latency_ns":12310000,"syn_retransmits":0}\n'
+    )
+
+
+def test_a_loss_in_json_tells_from_when_to_when() -> None:
+    assert rendered(JsonLines(), [Lost(NOW, 3, "ring", NOW - 9, NOW), Lost(NOW, 1, "map")]) == (
+        '{"event":"lost","time":"2026-11-20T07:50:09.123456789Z","count":3,"where":"ring",'
+        '"from":"2026-11-20T07:50:09.123456780Z","to":"2026-11-20T07:50:09.123456789Z"}\n'
+        '{"event":"lost","time":"2026-11-20T07:50:09.123456789Z","count":1,"where":"map"}\n'
+    )
+
+
+@given(any_events)
+def test_json_lines_parse_back_to_the_events(events: list[Event]) -> None:
+    lines = rendered(JsonLines(), events).split("\n")
+    assert lines.pop() == ""
+    assert all(harmless(line) for line in lines)
+    for line, event in zip(lines, events, strict=True):
+        found = json.loads(line)
+        assert list(found)[:2] == ["event", "time"]
+        assert found.pop("event") == event.event
+        assert found.pop("time") == event.time
+        order = [key for key in keys(type(event)) if key in found]
+        assert list(found) == order
+        for key in keys(type(event)):
+            if key in ("from", "to"):
+                known = getattr(event, f"{key}_ns")
+                assert (found.get(key) is None) == (known is None)
+                continue
+            value = getattr(event, key)
+            if isinstance(value, str):  # a lone surrogate has no UTF-8, and becomes text
+                value = value.encode("utf-8", "backslashreplace").decode()
+            assert found.get(key) == value
+            assert (key in found) == (value is not None)
+
+
+@given(st.lists(st.integers(0, 1 << 62), min_size=1))
+def test_json_times_are_right_in_any_order(moments: list[int]) -> None:
+    events: list[Event] = [Lost(moment, 1, "ring") for moment in moments]
+    lines = rendered(JsonLines(), events).splitlines()
+    assert [json.loads(line)["time"] for line in lines] == [event.time for event in events]
+
+
+# CSV
+
+
+@given(any_events)
+def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event]) -> None:
+    written = rendered(CsvRows(), events)
+    rows = list(csv.reader(io.StringIO(written, newline="")))
+    assert rows[0] == ["time", "event", *all_keys()]
+    assert written.count("\r\n") == len(events) + 1
+    assert harmless(written.replace("\r\n", ""))
+    for row, event in zip(rows[1:], events, strict=True):
+        found = dict(zip(rows[0], row, strict=True))
+        assert found.pop("time") == event.time
+        assert found.pop("event") == event.event
+        for key, shown in found.items():
+            if key in ("from", "to"):
+                continue
+            value = getattr(event, key, None)
+            if key in FOREIGN:
+                assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
+                assert text.restore_cell(shown) == (value or "")
+            else:
+                assert shown == ("" if value is None else "true" if value is True else str(value))
+
+
+def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> None:
+    assert CsvRows().header().decode() == (
+        "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
+        "thread,owner,cgroup,container,unit,host,host_source,pre_existing,subflow_of,partial,fastopen,latency_ns,"
+        "syn_retransmits,error,reason,wait_ns,duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,"
+        "count,where,from,to\r\n"
+    )
+
+
+def test_commas_and_quotes_are_quoted() -> None:
+    row = rendered(CsvRows(), [Accept(NOW, **V4 | {"comm": 'a,"b"'})]).split("\r\n")[1]
+    assert ',"a,""b""",' in row
+
+
+# The table
+
+
+@pytest.fixture
+def table_of() -> Any:
+    return lambda width: trace.table(lambda: width, utc=True)
+
+
+def test_the_table_reads_as_the_readme_shows(table_of: Any) -> None:
+    events: list[Event] = [
+        Established(NOW, **V4, latency_ns=12_310_000, syn_retransmits=0),
+        Accept(NOW, **V4 | {"local_port": 443, "remote_addr": "10.0.0.9", "comm": "nginx", "pid": 998}, wait_ns=20_000),
+        Failed(NOW, **V4, error="ECONNREFUSED", reason="refused", latency_ns=410_000),
+        Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close"),
+        Lost(NOW, 120, "ring"),
+    ]
+    assert (
+        rendered(table_of(None), events)
+        == """\
+TIME             PID     COMM        EVENT        LOCAL                  REMOTE                 DETAIL
+07:50:09.123456  1234    curl        established  10.0.0.5:41234         93.184.216.34:443      12.31 ms
+07:50:09.123456  998     nginx       accept       10.0.0.5:443           10.0.0.9:443           waited 0.02 ms
+07:50:09.123456  1234    curl        failed       10.0.0.5:41234         93.184.216.34:443      refused, 0.41 ms
+07:50:09.123456  1234    curl        close        10.0.0.5:41234         93.184.216.34:443      \
+1.10 s, 78 B out, 1206 B in, closed by remote
+07:50:09.123456                      lost                                                       \
+lost 120 records (ring full)
+"""
+    )
+
+
+@pytest.mark.parametrize("width", [None, 200])
+def test_after_a_long_address_everything_is_in_line_again_below_a_new_header(table_of: Any, width: int | None) -> None:
+    events: list[Event] = [Accept(NOW, **V4), Accept(NOW, **V6, wait_ns=1), Accept(NOW, **V4, wait_ns=1)]
+    lines = rendered(table_of(width), events).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "TIME",
+        "07:50:09.123456",
+        "TIME",
+        "07:50:09.123456",
+        "07:50:09.123456",
+    ]
+    _, _, header, long, short = lines
+    for line, local in ((long, f"[{LONGEST}]:65535"), (short, "10.0.0.5:41234")):
+        assert line.index(local) == header.index("LOCAL")
+        assert line.rindex("waited") == header.index("DETAIL")
+    assert short.index("93.184.216.34:443") == header.index("REMOTE")
+
+
+def test_columns_widen_a_few_times_at_most(table_of: Any) -> None:
+    parts = [f"{1 << bits:x}" for bits in range(16)]
+    events: list[Event] = [
+        Accept(
+            NOW, **V4 | {"local_addr": f"2001:db8:{':'.join(parts[i : i + 6])}", "comm": "x" * (i + 1), "pid": 10**i}
+        )
+        for i in range(7)
+    ]
+    assert rendered(table_of(None), events).count("TIME") <= 8
+
+
+@given(any_events, st.integers(60, 250))
+def test_no_row_runs_over_the_edge_of_the_terminal_or_hides_what_it_says(events: list[Event], width: int) -> None:
+    for event in events:
+        if isinstance(event, ConnectionEvent) and event.comm is not None:
+            event.comm = event.comm[:4]
+    lines = rendered(trace.table(lambda: width, utc=True), events).splitlines()
+    assert max(map(text.width, lines)) <= width
+    shown = " ".join(" ".join(lines).split())
+    for event in events:
+        for clause in trace.detail(event).split(", "):
+            assert " ".join(clause.split()) in shown
+
+
+@given(any_events)
+def test_the_table_lets_no_control_character_through(events: list[Event]) -> None:
+    assert all(harmless(line) for line in rendered(trace.table(lambda: None, utc=True), events).split("\n"))
+
+
+def test_a_narrow_terminal_gets_shorter_columns_and_whole_rows(table_of: Any) -> None:
+    closed = Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close")
+    assert (
+        rendered(table_of(80), [Established(NOW, **V4, latency_ns=12_310_000), closed])
+        == """\
+TIME         PID     COMM      EVENT       LOCAL  REMOTE                DETAIL
+07:50:09.123 1234    curl      established :41234 93.184.216.34:443     12.31 ms
+07:50:09.123 1234    curl      close       :41234 93.184.216.34:443     1.10 s,
+                                           78 B out, 1206 B in, closed by remote
+"""
+    )
+
+
+def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
+    header, wide, plain = rendered(
+        table_of(None), [Accept(NOW, **V4 | {"comm": "日本"}), Accept(NOW, **V4)]
+    ).splitlines()
+    assert text.width(wide[: wide.index("accept")]) == plain.index("accept") == header.index("EVENT")
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (Connect(NOW, **V4), ""),
+        (Connect(NOW, **V4, fastopen=True), "fast open"),
+        (Established(NOW, **V4), ""),
+        (Established(NOW, **V4, latency_ns=1_003_000_000, syn_retransmits=1), "1.00 s, 1 SYN retransmit"),
+        (Established(NOW, **V4, latency_ns=8_000, fastopen=True), "0.008 ms, fast open"),
+        (Failed(NOW, **V4, error="ETIMEDOUT", reason="timeout", syn_retransmits=6), "timed out, 6 SYN retransmits"),
+        (Failed(NOW, **V4, error="ENETUNREACH", reason="unreachable"), "unreachable (ENETUNREACH)"),
+        (Failed(NOW, **V4, reason="cancelled"), "cancelled"),
+        (Failed(NOW, **V4, error="EINVAL"), "EINVAL"),
+        (Failed(NOW, **V4), "failed"),
+        (Accept(NOW, **V4), ""),
+        (Accept(NOW, **V4, pre_existing=True), "pre-existing"),
+        (Close(NOW, **V4), ""),
+        (Close(NOW, **V4, pre_existing=True, tx_bytes=0, rx_bytes=0), "0 B out, 0 B in, pre-existing"),
+        (Close(NOW, **V4, tx_bytes=9, tx_acked=4), "9 B out (5 B unacknowledged)"),
+        (Close(NOW, **V4, retransmits=2, ended="remote_reset"), "2 retransmits, reset by remote"),
+        (Close(NOW, **V4, ended="timeout", partial=True), "timed out, partial"),
+        (Close(NOW, **V4 | {"proto": "mptcp"}, ended="local_close"), "closed by local, MPTCP"),
+        (Close(NOW, **V4, subflow_of="0000000000000001"), "subflow of 0000000000000001"),
+        (Existing(NOW, **V4, pre_existing=True, state="ESTABLISHED", rx_bytes=1), "ESTABLISHED, 1 B in"),
+        (Lost(NOW, 1, "map"), "lost 1 record (map full)"),
+    ],
+)
+def test_the_detail_says_what_is_particular(event: Event, expected: str) -> None:
+    assert trace.detail(event) == expected
+
+
+def test_what_is_not_known_is_a_question_mark_and_what_does_not_apply_is_empty() -> None:
+    assert trace.row(Failed(NOW, "1", "tcp", "out"), utc=True)[1:6] == ("?", "?", "failed", "?", "?")
+    assert trace.row(Lost(NOW, 1, "ring"), utc=True)[1:6] == ("", "", "lost", "", "")
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "expected"),
+    [
+        (0, "0.000 ms"),
+        (999, "0.001 ms"),
+        (9_999, "0.010 ms"),
+        (10_000, "0.01 ms"),
+        (12_310_000, "12.31 ms"),
+        (999_994_999, "999.99 ms"),
+        (999_995_000, "1.00 s"),
+        (59_994_999_999, "59.99 s"),
+        (59_995_000_000, "1 min 0 s"),
+        (3_599_500_000_000, "1 h 0 min"),
+        (86_400_000_000_000, "1 d 0 h"),
+    ],
+)
+def test_durations_read_well(nanoseconds: int, expected: str) -> None:
+    assert duration(nanoseconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0 B"),
+        (99_999, "99999 B"),
+        (100_000, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (12_345_678, "12.3 MB"),
+        (1 << 63, "9.22 EB"),
+    ],
+)
+def test_sizes_read_well(count: int, expected: str) -> None:
+    assert size(count) == expected
+
+
+def test_endpoints_are_written_as_they_are_typed() -> None:
+    assert endpoint("10.0.0.5", 443) == "10.0.0.5:443"
+    assert endpoint("::1", 443) == "[::1]:443"
+    assert endpoint("10.0.0.5", None) == "10.0.0.5:?"
+    assert endpoint(None, 443) == "?:443"
+    assert endpoint(None, None) == "?"
+
+
+def test_the_time_of_day_is_local_unless_utc_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time  # noqa: PLC0415
+
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        assert time_of_day(NOW + 10**9) == "13:35:10.123456"
+        assert time_of_day(NOW + 10**9, utc=True) == "07:50:10.123456"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+# Where it goes
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue  # the test closed it
+
+
+def test_a_new_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(open_file(str(tmp_path / "new"), append=False)):
+            assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_what_a_file_held_goes_only_when_output_begins(tmp_path: Path) -> None:
+    file = tmp_path / "old"
+    file.write_text("old content")
+    with closing(open_file(str(file), append=False)) as sink:
+        assert file.read_text() == "old content"
+        sink.begin(b"header\n")
+        sink.write([(b"row\n", 1)])
+        sink.flush()
+    assert file.read_text() == "header\nrow\n"
+    assert sink.written == 1
+
+
+def test_append_keeps_what_a_file_held(tmp_path: Path) -> None:
+    file = tmp_path / "old"
+    file.write_text("old\n")
+    with closing(open_file(str(file), append=True)) as sink:
+        sink.begin(b"")
+        sink.write([(b"new\n", 1)])
+        sink.flush()
+    assert file.read_text() == "old\nnew\n"
+
+
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("target", ["there", "missing"])
+def test_a_link_is_never_followed(tmp_path: Path, target: str, append: bool) -> None:
+    (tmp_path / "there").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(OutputFailed, match="symbolic link"):
+        open_file(str(tmp_path / "link"), append=append)
+    assert (tmp_path / "there").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_file_with_another_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "name").hardlink_to(tmp_path / "precious")
+    with pytest.raises(OutputFailed, match="hard links"):
+        open_file(str(tmp_path / "name"), append=False)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_pipe_by_name_is_refused_with_and_without_a_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OutputFailed, match="is a pipe"):
+        open_file(str(tmp_path / "fifo"), append=False)
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(OutputFailed, match="is a pipe"):
+        open_file(str(tmp_path / "fifo"), append=False)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("path", ["/", "/no/such/folder/file", "bad\nname/file", ""])
+def test_what_cannot_be_opened_is_said_in_one_line(path: str) -> None:
+    with pytest.raises(OutputFailed) as failed:
+        open_file(path, append=False)
+    assert str(failed.value).isprintable()
+    assert failed.value.exit_status == 74
+
+
+def test_a_full_device_is_reported_at_the_first_write_and_what_it_cost_is_counted() -> None:
+    with closing(open_file("/dev/full", append=False)) as sink:
+        sink.begin(b"")
+        sink.write([(b"1\n2\n", 2), (b"3\n", 1)])
+        with pytest.raises(OutputFailed, match="No space left on device; 3 events lost"):
+            sink.flush()
+        assert (sink.written, sink.unwritten) == (0, 3)
+        assert not sink.pending
+
+
+def test_a_file_that_fills_up_keeps_whole_lines_only(tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    file = tmp_path / "small"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, limits[1]))
+    try:
+        with closing(open_file(str(file), append=False)) as sink:
+            sink.begin(b"")
+            sink.write([(b"row 1\nrow 2\n", 2), (b"row 3\nrow 4\nrow 5\n", 3)])
+            with pytest.raises(OutputFailed, match="File too large; 1 event lost"):
+                sink.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert file.read_text() == "row 1\nrow 2\nrow 3\nrow 4\n"
+    assert (sink.written, sink.unwritten) == (4, 1)
+
+
+def test_a_closed_pipe_is_the_end_and_no_failure(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    sink = Sink(writer, "pipe")
+    assert sink.has_reader
+    assert not sink.reader_is_gone()
+    os.close(reader)
+    assert sink.reader_is_gone()
+    sink.write([(b"row\n", 1)])
+    with pytest.raises(ReaderGone):
+        sink.flush()
+    assert (sink.written, sink.unwritten) == (0, 1)
+
+
+def test_a_socket_that_nobody_reads_any_more_is_noticed() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        sink = Sink(ours.fileno(), "socket")
+        assert sink.has_reader
+        theirs.close()
+        assert sink.reader_is_gone()
+
+
+def test_a_pipe_that_somebody_made_non_blocking_gets_everything(pipe: tuple[int, int]) -> None:
+    import threading  # noqa: PLC0415
+
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    received = bytearray()
+
+    def read() -> None:
+        while data := os.read(reader, 1 << 16):
+            received.extend(data)
+
+    thread = threading.Thread(target=read)
+    sink = Sink(writer, "pipe")
+    rows = [(f"{row:099d}\n".encode(), 1) for row in range(20_000)]
+    thread.start()
+    sink.write(rows)
+    sink.flush()
+    os.close(writer)
+    thread.join()
+    assert received == b"".join(row for row, _ in rows)
+    assert sink.written == len(rows)
+
+
+def test_rows_wait_for_flush_unless_there_are_many(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(reader, False)
+    sink = Sink(writer, "pipe")
+    sink.write([(b"row\n", 1)])
+    assert sink.pending
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    sink.flush()
+    assert not sink.pending
+    assert os.read(reader, 10) == b"row\n"
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+    sink.write([(b"x" * 1000, 1)] * 100)
+    assert not sink.pending
+
+
+def test_a_terminals_width_is_asked_for_and_columns_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 91, 0, 0))
+    sink = Sink(follower, "terminal")
+    assert sink.terminal_width() == 91
+    monkeypatch.setenv("COLUMNS", "132")
+    assert sink.terminal_width() == 132
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert sink.terminal_width() == 91
+    for descriptor in (leader, follower):
+        os.close(descriptor)
+
+
+def test_a_file_has_no_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with closing(open_file(str(tmp_path / "file"), append=False)) as sink:
+        assert sink.terminal_width() is None
+
+
+def test_standard_output_is_not_closed_with_the_sink() -> None:
+    standard_output().close()
+    os.fstat(1)
