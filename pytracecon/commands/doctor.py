@@ -1,4 +1,7 @@
-"""What of this can run here, what is missing, and what would help."""
+"""What of this can run here, what is missing, and what would help. All is attached once, to see whether it works.
+
+The exit status is 0 if TCP connections can be traced, 77 if a privilege is missing for it, and else 69.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import argparse
 import inspect
 
 from pytracecon.commands.console import Parser
+from pytracecon.commands.options import add_tracer
 
 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(prog="pytracecon doctor", description=inspect.cleandoc(__doc__ or ""), allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="for programs")
+    add_tracer(parser)
     return parser
 
 

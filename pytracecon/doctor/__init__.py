@@ -1,0 +1,65 @@
+"""`pytracecon doctor`: what of this can run here, what is missing, and what would help.
+
+What attaches is found by attaching it (`needs`), all of it, and not only what a tracer would take; the rest is looked
+at (`machine`). `report` writes both for people; `--json` is the same as one document. Its keys are always there; null
+means unknown, or that there is none to name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pytracecon import __version__
+from pytracecon.commands.options import tracer_keywords
+from pytracecon.doctor import machine, report
+from pytracecon.doctor.machine import Machine
+from pytracecon.doctor.needs import NeedReport, try_all
+from pytracecon.errors import PytraceconError
+from pytracecon.filters import Filters
+
+__all__ = ["Diagnosis", "diagnose", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """`problem` is why TCP connections cannot be traced, and the remedy; None if they can."""
+
+    machine: Machine
+    needs: list[NeedReport]
+    problem: PytraceconError | None
+
+    def document(self) -> dict[str, object]:
+        """What `--json` prints."""
+        return {
+            "version": __version__,
+            "ok": self.problem is None,
+            "problem": None if self.problem is None else str(self.problem),
+            "exit_status": 0 if self.problem is None else self.problem.exit_status,
+            **asdict(self.machine),
+            "needs": [asdict(need) for need in self.needs],
+        }
+
+
+def diagnose(*, btf: str | None = None, libbpf: str | None = None, **keywords: Any) -> Diagnosis:
+    """How a `Tracer` of these keywords would fare. InvalidValue; but a file that cannot be used is a finding."""
+    filters = replace(Filters.parse(**keywords), btf=btf, libbpf=libbpf)
+    # Looked at first: libbpf raises RLIMIT_MEMLOCK when it loads something where it is charged.
+    found = machine.look(filters)
+    needs, problem = try_all(filters)
+    return Diagnosis(found, needs, problem)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the report. 0 if TCP connections can be traced; otherwise raises what keeps them from it."""
+    diagnosis = diagnose(**tracer_keywords(options))
+    if options.json:
+        text = json.dumps(diagnosis.document(), indent=2)
+    else:
+        text = "\n".join(report.lines(diagnosis.machine, diagnosis.needs, traceable=diagnosis.problem is None))
+    print(text, flush=True)  # noqa: T201 - before the remedy, which goes to standard error
+    if diagnosis.problem is not None:
+        raise diagnosis.problem
+    return 0
