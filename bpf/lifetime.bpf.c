@@ -238,7 +238,9 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	event = reserve(sizeof(*event), KIND_CLOSE, &state->conn);
 	if (!event)
 		return;
-	event->duration = state->established ? event->header.time - state->established : 0;
+	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING) ?
+				  event->header.time - state->established :
+				  0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	if (protocol == PROTO_TCP)
 		tcp_totals(&event->totals, sk, old, state->conn.direction == DIRECTION_OUT);

@@ -41,29 +41,35 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 }
 
 /*
- * An MPTCP connection counts for itself, over all its paths: data sequence numbers, less where they began and
- * less the DATA_FIN of either side.
+ * An MPTCP connection counts for itself, over all its paths: data sequence numbers less where they began, with a
+ * DATA_FIN of either side as one byte. 38967f424b5b (v6.5) counts what was received apart from it.
  */
 static __always_inline void mptcp_totals(struct totals *totals, const struct sock *sk, int old,
 					 const struct sock_state *state)
 {
 	const struct mptcp_sock *msk = mptcp_sk(sk);
-	__u64 written = 0, unacked_from = 0, received = 0;
+	__u64 written, acked = 0;
 
 	totals->state = old;
 	if (!bpf_core_type_exists(struct mptcp_sock) || !state->tx_base)
 		return;
 	written = BPF_CORE_READ(msk, write_seq);
-	bpf_core_read(&unacked_from, sizeof(unacked_from), &msk->snd_una);
-	received = BPF_CORE_READ(msk, ack_seq);
+	/* Read by its place: an atomic64_t before 5.12. */
+	bpf_core_read(&acked, sizeof(acked), &msk->snd_una);
 	totals->tx_bytes = written - state->tx_base;
-	totals->tx_acked = unacked_from - state->tx_base;
-	totals->rx_bytes = received - state->rx_base;
-	if (BPF_CORE_READ_BITFIELD_PROBED(msk, snd_data_fin_enable) && totals->tx_bytes) {
+	totals->tx_acked = acked - state->tx_base;
+	if (fin_queued(old) && totals->tx_bytes) {
 		totals->tx_bytes--;
-		if (unacked_from == written)
+		if (acked == written)
 			totals->tx_acked--;
 	}
+	if (bpf_core_field_exists(msk->bytes_received)) {
+		totals->rx_bytes = BPF_CORE_READ(msk, bytes_received);
+		return;
+	}
+	totals->rx_bytes = BPF_CORE_READ(msk, ack_seq) - state->rx_base;
+	if (old != STATE_ESTABLISHED && old != STATE_FIN_WAIT1 && totals->rx_bytes)
+		totals->rx_bytes--;
 }
 
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */

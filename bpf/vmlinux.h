@@ -7,12 +7,12 @@
 typedef __kernel_uid32_t uid_t;
 typedef __u8 u8;
 typedef __u64 u64;
-typedef _Bool bool;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef unsigned short __kernel_sa_family_t;
 typedef __kernel_sa_family_t sa_family_t;
 typedef __kernel_pid_t pid_t;
+typedef _Bool bool;
 
 struct tcp_fastopen_request;
 
@@ -107,9 +107,9 @@ struct kernfs_node {
 
 struct mptcp_sock {
 	u64 write_seq;
+	u64 bytes_received;
 	u64 ack_seq;
 	u64 snd_una;
-	bool snd_data_fin_enable;
 };
 
 struct mptcp_subflow_context {

@@ -23,7 +23,7 @@ import resource
 import stat
 import threading
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -282,6 +282,7 @@ class _Heard(threading.local):
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.raised: BaseException | None = None
+        self.trying = False
 
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # in the order of enum libbpf_print_level
@@ -332,10 +333,19 @@ class Libbpf:
             raised, heard.raised = heard.raised, None
             raise raised
         for message in heard.messages:
-            logger.log(message.level, "%s", message.text)
+            logger.log(logging.DEBUG if heard.trying else message.level, "%s", message.text)
         if code:
             raise OSError(code, f"{name}: {self.strerror(code)}")
         return result
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """A failure is an answer here, and its exception says all: libbpf's warnings are logged as details."""
+        before, self._heard.trying = self._heard.trying, True
+        try:
+            yield
+        finally:
+            self._heard.trying = before
 
     def _note(self, level: int, text: int | None, args: int | None) -> int:
         """Take what libbpf prints: only note it, since an exception in a callback has nowhere to go; call() logs it.

@@ -137,7 +137,7 @@ def _connect(fields: tuple[Any, ...], offset_ns: int) -> Connect:
 
 def _established(fields: tuple[Any, ...], offset_ns: int) -> Established:
     latency, syn_retransmits = fields[_TAIL:]
-    return Established(*_conn(fields, offset_ns), latency or None, syn_retransmits, _fastopen(fields))
+    return Established(*_conn(fields, offset_ns), latency or None, _segments(fields, syn_retransmits), _fastopen(fields))
 
 
 def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
@@ -148,7 +148,7 @@ def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
         error, reason = None, "cancelled"
     else:
         error, reason = errno.errorcode.get(code, str(code)), REASONS.get(code)
-    return Failed(*_conn(fields, offset_ns), error, reason, latency or None, syn_retransmits)
+    return Failed(*_conn(fields, offset_ns), error, reason, latency or None, _segments(fields, syn_retransmits))
 
 
 def _accept(fields: tuple[Any, ...], offset_ns: int) -> Accept:
@@ -163,7 +163,7 @@ def _close(fields: tuple[Any, ...], offset_ns: int) -> Close:
         tx_bytes,
         tx_acked,
         rx_bytes,
-        retransmits,
+        _segments(fields, retransmits),
         rtt or None,
         ENDED[ended],
     )
@@ -172,7 +172,13 @@ def _close(fields: tuple[Any, ...], offset_ns: int) -> Close:
 def _existing(fields: tuple[Any, ...], offset_ns: int) -> Existing:
     tx_bytes, tx_acked, rx_bytes, rtt, retransmits, state, _ended = fields[_TAIL:]
     return Existing(
-        *_conn(fields, offset_ns), STATES[state], tx_bytes, tx_acked, rx_bytes, retransmits, rtt or None
+        *_conn(fields, offset_ns),
+        STATES[state],
+        tx_bytes,
+        tx_acked,
+        rx_bytes,
+        _segments(fields, retransmits),
+        rtt or None,
     )
 
 
@@ -180,6 +186,13 @@ def _fastopen(fields: tuple[Any, ...]) -> bool | None:
     return True if fields[_FLAGS] & wire.FASTOPEN else None
 
 
+def _segments(fields: tuple[Any, ...], count: int) -> int | None:
+    """An MPTCP connection sends no segments of its own: its subflows' events count them."""
+    return None if fields[_PROTOCOL] == _MPTCP else count
+
+
+_MPTCP = PROTOCOLS.index("mptcp")
+_PROTOCOL = len(wire.HEADER) + [field for field, _ in wire.CONN].index("protocol")
 _FLAGS = len(wire.HEADER) + [field for field, _ in wire.CONN].index("flags")
 
 _DECODERS: dict[int, Callable[[tuple[Any, ...], int], ConnectionEvent]] = {

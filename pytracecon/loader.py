@@ -108,12 +108,13 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
 
 def _settle(lib: _libbpf.Libbpf, image: bytes, filters: Filters, needs: list[Need], trial: _Trial) -> Loaded:
     """Try, with what `trial` learns on the way, until all that is left works."""
-    while True:
-        chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
-        _require(needs, chosen, filters.probes, trial)
-        loaded = _attempt(lib, image, filters, needs, chosen, trial)
-        if loaded is not None:
-            return loaded
+    with lib.trying():
+        while True:
+            chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
+            _require(needs, chosen, filters.probes, trial)
+            loaded = _attempt(lib, image, filters, needs, chosen, trial)
+            if loaded is not None:
+                return loaded
 
 
 def object_image() -> bytes:
