@@ -1,15 +1,22 @@
-"""Lines for people, on standard error; and a parser whose errors are such lines."""
+"""What a verb says: lines for people on standard error, and what was asked for on standard output.
+
+Both are written at once. Nothing is left for Python to flush at its exit, when an error could no longer be told.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from pytracecon.outputs.sink import standard_output
 from pytracecon.text import one_line
 
-__all__ = ["Parser", "log_to_stderr", "reserve_descriptors", "say"]
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+__all__ = ["Parser", "log_to_stderr", "reserve_descriptors", "say", "show"]
 
 
 def say(text: str) -> None:
@@ -28,8 +35,19 @@ def reserve_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY)
 
 
+def show(text: str) -> None:
+    """What was asked for and is no stream of events. Raises `OutputFailed` or `ReaderGone`."""
+    standard_output().begin(text.encode(errors="backslashreplace"))
+
+
 class Parser(argparse.ArgumentParser):
     """An error is one line; the usage is for --help."""
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        if file is None:
+            show(self.format_help())
+        else:
+            super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         say(f"{message} (see {self.prog} --help)")

@@ -8,7 +8,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from pytracecon.commands import VERBS
-from pytracecon.commands.console import Parser, log_to_stderr
+from pytracecon.commands.console import Parser, log_to_stderr, show
 from pytracecon.commands.options import add_filters, add_output, add_run, add_tracer, tracer_keywords
 from pytracecon.errors import InvalidValue
 
@@ -117,5 +117,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from pytracecon import __version__  # noqa: PLC0415
 
-        print(f"pytracecon {__version__}")  # noqa: T201 - this is what was asked for
+        show(f"pytracecon {__version__}\n")
         parser.exit()

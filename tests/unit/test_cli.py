@@ -1,0 +1,229 @@
+"""The command before anything is traced: help, refusals, and what a run says at its end. Needs no root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytracecon.cli import main
+from pytracecon.commands import VERBS, trace
+from pytracecon.commands.options import tracer_keywords
+from pytracecon.commands.session import identity, totals
+from pytracecon.filters import Filters
+from pytracecon.tracer import Stats
+
+COMMAND = [sys.executable, "-m", "pytracecon"]
+
+
+def run(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, **keywords)
+
+
+def keywords_of(line: str) -> dict[str, Any]:
+    return tracer_keywords(trace.parser().parse_args(line.split()))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["trace", "-h"], ["doctor", "--help"]])
+def test_help_names_options_and_verbs_and_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from pytracecon.cli import main; status = main(sys.argv[1:]); "
+        "heavy = {'ctypes', 'msgspec', 'cffi', 'asyncio', 'pytracecon.tracer', 'pytracecon.loader', "
+        "'pytracecon._ring', 'pytracecon.filters'} & set(sys.modules); assert not heavy, heavy; sys.exit(status)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("usage: pytracecon")
+
+
+def test_help_tells_every_verb() -> None:
+    told = run("--help").stdout
+    assert all(f"  {verb} " in told for verb in VERBS)
+
+
+def test_version_is_the_packages() -> None:
+    import pytracecon  # noqa: PLC0415
+
+    ended = run("--version")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"pytracecon {pytracecon.__version__}\n", "")
+
+
+def test_every_keyword_of_the_tracer_has_an_option() -> None:
+    options = vars(trace.parser().parse_args([]))
+    assert set(signature(Filters.parse).parameters) <= set(options)
+
+
+def test_without_options_no_keyword_is_given() -> None:
+    assert keywords_of("") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-p 1 -p 2", {"pid": ["1", "2"]}),
+        ("--pid 1 --children", {"pid": ["1"], "children": True}),
+        ("--uid root", {"uid": ["root"]}),
+        ("--comm curl --comm wget", {"comm": ["curl", "wget"]}),
+        ("-4", {"family": 4}),
+        ("-6", {"family": 6}),
+        ("--port 80,443 --port 1-3", {"port": ["80,443", "1-3"]}),
+        ("--local-port 80", {"local_port": ["80"]}),
+        ("--not-port 80", {"not_port": ["80"]}),
+        ("--remote ::1", {"remote": ["::1"]}),
+        ("--local ::1", {"local": ["::1"]}),
+        ("--not-remote ::1", {"not_remote": ["::1"]}),
+        ("--netns blue", {"netns": ["blue"]}),
+        ("--cgroup /a", {"cgroup": ["/a"]}),
+        ("--direction in", {"direction": "in"}),
+        ("--failed", {"failed": True}),
+        ("--min-latency 0.5", {"min_latency": "0.5"}),
+        ("--events close,accept", {"events": ["close,accept"]}),
+        ("--existing", {"existing": True}),
+        ("--ring-size 64K", {"ring_size": "64K"}),
+        ("--max-connections 9", {"max_connections": "9"}),
+        ("--probes kprobe", {"probes": "kprobe"}),
+        ("--btf a --libbpf b", {"btf": "a", "libbpf": "b"}),
+        ("--format json -o file -a --utc --duration 1 --count 2 --fail-on-loss -vv", {}),
+    ],
+)
+def test_options_become_the_keywords_of_the_same_name(line: str, expected: dict[str, Any]) -> None:
+    assert keywords_of(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("--port 0", "--port"),
+        ("--port 65536", "--port"),
+        ("--port abc", "--port"),
+        ("--port", "--port"),
+        ("--remote 10.0.0.1/8", "--remote"),
+        ("--netns nowhere", "--netns"),
+        ("--cgroup /nowhere", "--cgroup"),
+        ("-p 0", "--pid"),
+        ("--children", "--children"),
+        ("-4 -6", "-6"),
+        ("--events nothing", "--events"),
+        ("--format xml", "--format"),
+        ("--count 0", "--count"),
+        ("--count many", "--count"),
+        ("--duration 0", "--duration"),
+        ("--duration -1", "--duration"),
+        ("--duration nan", "--duration"),
+        ("--ring-size 100K", "--ring-size"),
+        ("--probes uprobe", "--probes"),
+        ("--btf /proc/self/status", "--btf"),
+        ("--libbpf /nowhere", "--libbpf"),
+        ("-a", "-a"),
+        ("--por 80", "--por"),
+        ("--nothing", "--nothing"),
+        ("docter", "docter"),
+        ("doctor --nothing", "--nothing"),
+        ("trace trace", "trace"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_option(
+    line: str, named: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("pytracecon: ")
+    assert err.count("\n") == 1
+    assert named in err
+    assert "Traceback" not in err
+
+
+def test_foreign_bytes_on_the_command_line_are_repeated_harmlessly() -> None:
+    ended = subprocess.run([*COMMAND, "--port", b"\x1b[31m\xff\n"], capture_output=True, check=False)
+    assert ended.returncode == 2
+    assert rb"\x1b[31m" in ended.stderr
+    assert b"\x1b" not in ended.stderr
+    assert ended.stderr.count(b"\n") == 1
+
+
+def link_in(folder: Path) -> Path:
+    (folder / "link").symlink_to("elsewhere")
+    return folder / "link"
+
+
+def fifo_in(folder: Path) -> Path:
+    os.mkfifo(folder / "fifo")
+    return folder / "fifo"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda folder: folder, "Is a directory"),
+        (lambda folder: folder / "missing" / "file", "No such file"),
+        (link_in, "symbolic link"),
+        (fifo_in, "pipe"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_anything_is_loaded(
+    tmp_path: Path, make: Any, why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-o", str(make(tmp_path))]) == 74
+    err = capfd.readouterr().err
+    assert why in err
+    assert err.count("\n") == 1
+
+
+def test_a_refusal_leaves_the_output_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("precious")
+    assert main(["--port", "0", "-o", str(file)]) == 2
+    assert file.read_text() == "precious"
+    assert main(["--port", "0", "-o", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", "-c", line, *COMMAND], capture_output=True, text=True, check=False)
+
+
+def test_a_closed_standard_output_is_said() -> None:
+    ended = shell('"$0" "$@" >&-')
+    assert (ended.returncode, ended.stderr) == (74, "pytracecon: standard output is closed; give a file with -o\n")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_cannot_be_written_is_said_and_a_closed_pipe_is_not(option: str) -> None:
+    full = shell(f'"$0" "$@" {option} > /dev/full')
+    assert full.returncode == 74
+    assert full.stderr.count("\n") == 1
+    assert "No space left" in full.stderr
+    closed = shell(f'{{ "$0" "$@" {option}; echo $? >&2; }} | true')
+    assert closed.stderr == "0\n"
+
+
+def test_a_closed_standard_error_hides_a_message_and_nothing_else() -> None:
+    ended = shell('"$0" "$@" --port 0 2>&-')
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+NOTHING_LOST = Stats(wanted=9, delivered=9, handed=9, lost_ring=0, lost_map=0, lost_probe=0)
+SOME_LOST = Stats(wanted=29, delivered=12, handed=14, lost_ring=17, lost_map=2, lost_probe=1)
+
+
+def test_the_last_line_tells_totals_and_losses() -> None:
+    assert totals(1234, 12.34, NOTHING_LOST, output=0) == "1234 events in 12.3 s, none lost"
+    assert totals(1, 0.04, NOTHING_LOST, output=0) == "1 event in 0.0 s, none lost"
+    assert totals(12, 1, SOME_LOST, output=0) == "12 events in 1.0 s, 20 lost (ring 17, map 2, probe 1)"
+    assert totals(0, 1, NOTHING_LOST, output=9) == "0 events in 1.0 s, 9 lost (output 9)"
+
+
+def test_the_sums_come_out() -> None:
+    assert identity(NOTHING_LOST, 9, output=0, unread=0, left_out=0) == (
+        "9 records wanted = 9 delivered + 0 lost in the ring; 9 events handed over = 9 written"
+    )
+    assert identity(SOME_LOST, 7, output=4, unread=2, left_out=1) == (
+        "29 records wanted = 12 delivered + 17 lost in the ring; "
+        "14 events handed over = 7 written + 4 lost by the output + 2 after the reader left + 1 not shown"
+    )
