@@ -4,23 +4,6 @@
 #include "totals.bpf.h"
 #include "file.bpf.h"
 
-#define BOUND_TO_PORT 8	/* SOCK_BINDPORT_LOCK, net/sock.h */
-
-/*
- * Who opened it? A child is a copy of its listener, backlog and all, but loses the lock that bind() leaves; a
- * port chosen in connect() leaves its bucket marked with -1.
- */
-static __always_inline __u8 direction_of(const struct sock *sk)
-{
-	struct inet_bind_bucket *bucket = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_bind_hash);
-
-	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT)
-		return DIRECTION_OUT;
-	if (BPF_CORE_READ(sk, sk_max_ack_backlog))
-		return DIRECTION_IN;
-	return bucket && BPF_CORE_READ(bucket, fastreuse) < 0 ? DIRECTION_OUT : DIRECTION_UNKNOWN;
-}
-
 static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
 {
 	struct listening fresh = {};
@@ -58,7 +41,7 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 	struct sock_state fresh = {};
 	__u64 key = (__u64)sk;
 
-	begin(&fresh, sk, protocol, tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk));
+	begin(&fresh, sk, protocol, tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
 	fresh.conn.flags |= CONN_PRE_EXISTING;
 	fresh.phase = PHASE_MATCHED;
 	if (tcp_state == STATE_SYN_SENT)

@@ -266,7 +266,7 @@ static __always_inline void on_close(const struct sock *sk, int old, __u8 protoc
 	bool waiting;
 
 	if (!state) {
-		if (begin_unknown(&fresh, sk, protocol, DIRECTION_UNKNOWN))
+		if (begin_unknown(&fresh, sk, protocol, direction_of(sk, protocol, old)))
 			report_close(&fresh, sk, old, protocol);
 		return;
 	}

@@ -32,6 +32,14 @@ static __always_inline bool begin_unknown(struct sock_state *state, const struct
 	return tuple_wanted(&state->conn);
 }
 
+/* Nothing but the SYN was sent so far. An MPTCP connection's goes by its first path. */
+static __always_inline __u32 syn_retransmits(const struct sock *sk, __u8 protocol)
+{
+	if (protocol == PROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock))
+		sk = BPF_CORE_READ(mptcp_sk(sk), first);
+	return sk ? BPF_CORE_READ(tcp_sk(sk), total_retrans) : 0;
+}
+
 static __always_inline void report_connect(const struct sock_state *state)
 {
 	struct connect_event *event;
@@ -53,7 +61,7 @@ static __always_inline void report_established(const struct sock_state *state, c
 	if (!event)
 		return;
 	event->latency = state->started ? state->established - state->started : 0;
-	event->syn_retransmits = state->conn.protocol == PROTO_TCP ? BPF_CORE_READ(tcp_sk(sk), total_retrans) : 0;
+	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->reserved = 0;
 	submit(event);
 }
@@ -79,7 +87,7 @@ static __always_inline void report_failed(const struct sock_state *state, const 
 	if (!event)
 		return;
 	event->latency = state->started ? now - state->started : 0;
-	event->syn_retransmits = state->conn.protocol == PROTO_TCP ? BPF_CORE_READ(tcp_sk(sk), total_retrans) : 0;
+	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->error = error;
 	event->syn_left = !!(state->phase & PHASE_SYN_LEFT);
 	event->reserved = 0;

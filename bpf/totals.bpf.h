@@ -40,6 +40,33 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	totals->state = old;
 }
 
+#define BOUND_TO_PORT 8	/* SOCK_BINDPORT_LOCK, net/sock.h */
+
+/*
+ * Who opened a connection whose beginning nobody saw? A child is a copy of its listener, backlog and all, but loses
+ * the lock that bind() leaves. Where neither tells, the sequence numbers do: what was sent beyond payload and FIN is
+ * the SYN of an active opener.
+ */
+static __always_inline __u8 direction_of(const struct sock *sk, __u8 protocol, int state)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	__u64 sent, payload;
+	__u32 next;
+
+	if (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & BOUND_TO_PORT)
+		return DIRECTION_OUT;
+	if (BPF_CORE_READ(sk, sk_max_ack_backlog))
+		return DIRECTION_IN;
+	if (protocol != PROTO_TCP)
+		return DIRECTION_UNKNOWN;
+	next = BPF_CORE_READ(tp, snd_nxt);
+	sent = BPF_CORE_READ(tp, bytes_acked) + (__u32)(next - BPF_CORE_READ(tp, snd_una));
+	payload = BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans);
+	if (fin_queued(state) && next == BPF_CORE_READ(tp, write_seq))
+		payload++;
+	return sent == payload + 1 ? DIRECTION_OUT : sent == payload ? DIRECTION_IN : DIRECTION_UNKNOWN;
+}
+
 /*
  * An MPTCP connection counts for itself, over all its paths: data sequence numbers less where they began, with a
  * DATA_FIN of either side as one byte. 38967f424b5b (v6.5) counts what was received apart from it.

@@ -73,12 +73,7 @@ struct in_addr {
 	__be32 s_addr;
 };
 
-struct inet_bind_bucket {
-	signed char fastreuse;
-};
-
 struct inet_connection_sock {
-	struct inet_bind_bucket *icsk_bind_hash;
 	void *icsk_ulp_data;
 };
 
@@ -110,6 +105,7 @@ struct mptcp_sock {
 	u64 bytes_received;
 	u64 ack_seq;
 	u64 snd_una;
+	struct sock *first;
 };
 
 struct mptcp_subflow_context {
@@ -202,13 +198,16 @@ struct task_struct {
 };
 
 struct tcp_sock {
+	u64 bytes_sent;
 	u32 write_seq;
+	u32 snd_nxt;
 	u32 snd_una;
 	u32 srtt_us;
 	u64 bytes_received;
 	u64 bytes_acked;
 	u8 fastopen_connect : 1;
 	u8 syn_data : 1;
+	u64 bytes_retrans;
 	u32 total_retrans;
 	bool is_mptcp;
 	struct tcp_fastopen_request *fastopen_req;

@@ -137,7 +137,7 @@ def _connect(fields: tuple[Any, ...], offset_ns: int) -> Connect:
 
 def _established(fields: tuple[Any, ...], offset_ns: int) -> Established:
     latency, syn_retransmits = fields[_TAIL:]
-    return Established(*_conn(fields, offset_ns), latency or None, _segments(fields, syn_retransmits), _fastopen(fields))
+    return Established(*_conn(fields, offset_ns), latency or None, syn_retransmits, _fastopen(fields))
 
 
 def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
@@ -148,7 +148,7 @@ def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
         error, reason = None, "cancelled"
     else:
         error, reason = errno.errorcode.get(code, str(code)), REASONS.get(code)
-    return Failed(*_conn(fields, offset_ns), error, reason, latency or None, _segments(fields, syn_retransmits))
+    return Failed(*_conn(fields, offset_ns), error, reason, latency or None, syn_retransmits)
 
 
 def _accept(fields: tuple[Any, ...], offset_ns: int) -> Accept:
@@ -187,7 +187,7 @@ def _fastopen(fields: tuple[Any, ...]) -> bool | None:
 
 
 def _segments(fields: tuple[Any, ...], count: int) -> int | None:
-    """An MPTCP connection sends no segments of its own: its subflows' events count them."""
+    """An MPTCP connection resends no segments of its own: its subflows' events count them."""
     return None if fields[_PROTOCOL] == _MPTCP else count
 
 

@@ -225,7 +225,8 @@ _living: weakref.WeakSet[Tracer] = weakref.WeakSet()
 def _cut_off() -> None:
     """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
     for tracer in list(_living):
-        tracer._loaded.close()  # noqa: SLF001 - the same module's
+        tracer._reader.close()  # noqa: SLF001 - the same module's
+        tracer._loaded.close()  # noqa: SLF001
     _living.clear()
 
 
