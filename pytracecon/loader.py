@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 _TASK_FILE_BUFFER = 4096
+_TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
+_RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
 
 
 @dataclass(slots=True)
@@ -70,6 +72,10 @@ class _Trial:
                 return candidate
         return None
 
+    def refuse_rung(self, rung: str, cause: PytraceconError) -> None:
+        for candidate in (each for need in NEEDS for each in need.candidates if each.rung == rung):
+            self.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
+
     def programs(self, candidate: Candidate) -> list[str]:
         usable = [name for name in candidate.either if name not in self.refused][:1]
         extras = [name for name in candidate.extras if name not in self.refused]
@@ -82,7 +88,8 @@ def load(filters: Filters) -> Loaded:
     image = object_image()
     trial = _Trial()
     needs = [need for need in NEEDS if need.wanted(filters)]
-    _refuse_absent_kprobes(trial, needs)
+    with lib.trying():
+        _refuse_whole_rungs(lib, trial)
     return _settle(lib, image, filters, needs, trial)
 
 
@@ -92,7 +99,8 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
     trial = _Trial()
-    _refuse_absent_kprobes(trial, list(NEEDS))
+    with lib.trying():
+        _refuse_whole_rungs(lib, trial)
     works: set[str] = set()
     for rank in range(max(len(need.candidates) for need in NEEDS)):
         # One of each need at a time, and none is essential: what is refused does not end the search.
@@ -129,15 +137,18 @@ def object_image() -> bytes:
         ) from None
 
 
-def _refuse_absent_kprobes(trial: _Trial, needs: list[Need]) -> None:
-    """Without CONFIG_KPROBES there is no such perf event source; saves loading programs that cannot attach."""
-    if _KPROBE_EVENTS.exists():
-        return
-    cause = UnsupportedKernel("this kernel has no kprobes (CONFIG_KPROBES)")
-    for need in needs:
-        for candidate in need.candidates:
-            if candidate.rung == "kprobe":
-                trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
+def _refuse_whole_rungs(lib: _libbpf.Libbpf, trial: _Trial) -> None:
+    """Two questions that cost nothing, and save loading all programs once for each answer that is no."""
+    if not _KPROBE_EVENTS.exists():
+        trial.refuse_rung("kprobe", UnsupportedKernel("this kernel has no kprobes (CONFIG_KPROBES)"))
+    try:
+        # Type 1 is no function, so it never loads: a kernel that knows fentry looks at that, and one that does not
+        # let it happen says so before.
+        os.close(lib.prog_load(_TRACING, _RETURN_ZERO, expected_attach_type=_TRACE_FENTRY, attach_btf_id=1))
+    except OSError as error:
+        if error.errno == errno.EPERM and not _libbpf.missing_capabilities("fentry/"):
+            cause = UnsupportedKernel("this kernel does not let fentry programs load, not even for root (EPERM)")
+            trial.refuse_rung("fentry", cause)
 
 
 def _require(needs: list[Need], chosen: dict[str, Candidate | None], rung: str, trial: _Trial) -> None:
