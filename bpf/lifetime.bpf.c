@@ -6,6 +6,7 @@
 #include "report.bpf.h"
 #include "totals.bpf.h"
 
+/* Runs in listen(): whoever runs is who listens. */
 static __always_inline void on_listen(const struct sock *sk)
 {
 	struct listener_key key = {};
@@ -67,10 +68,10 @@ static __always_inline struct listening *listener_of(const struct conn *conn)
 }
 
 /* Runs in connect() or in a send with MSG_FASTOPEN, io_uring's too: whoever runs is who asks. */
-static __always_inline void on_attempt(const struct sock *sk, __u8 protocol)
+static __always_inline void on_attempt(const struct sock *sk, struct sock_state *fresh)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct sock_state fresh = {}, *state;
+	bool tcp = fresh->conn.protocol == PROTO_TCP;
 
 	if (settings.attempt_hook == ATTEMPT_SYSCALL) {
 		__u64 key = (__u64)task;
@@ -83,42 +84,32 @@ static __always_inline void on_attempt(const struct sock *sk, __u8 protocol)
 		if (call)
 			call->began = 1;
 	}
-	begin(&fresh, sk, protocol, DIRECTION_OUT);
-	if (!fresh.conn.subflow_of) {
-		take_task(&fresh.conn, task, OWNER_CONNECT);
-		if (!owner_wanted(&fresh.conn, task)) {
+	if (!fresh->conn.subflow_of) {
+		take_task(&fresh->conn, task, OWNER_CONNECT);
+		if (!owner_wanted(&fresh->conn, task)) {
 			forget(sk);
 			return;
 		}
 	}
-	fresh.phase = PHASE_ATTEMPT;
-	if (settings.attempt_hook && (protocol == PROTO_TCP || settings.attempt_hook == ATTEMPT_SYSCALL))
-		fresh.phase |= PHASE_IN_CONNECT;
-	if (!settings.syn_hook && protocol == PROTO_TCP) {
+	fresh->phase = PHASE_ATTEMPT;
+	if (settings.attempt_hook && (tcp || settings.attempt_hook == ATTEMPT_SYSCALL))
+		fresh->phase |= PHASE_IN_CONNECT;
+	if (!settings.syn_hook && tcp) {
+		fresh->phase |= PHASE_SYN_LEFT;
 		/* A deferred fast open sends its SYN with the first data, which nobody here will see. */
 		if (!BPF_CORE_READ_BITFIELD_PROBED(tcp_sk(sk), fastopen_connect))
-			fresh.started = bpf_ktime_get_ns();
-		fresh.phase |= PHASE_SYN_LEFT;
+			fresh->started = bpf_ktime_get_ns();
+		if (!matched(sk, fresh))
+			return;
+		report_connect(fresh);
 	}
-	state = remember(sk, &fresh);
-	if (!settings.syn_hook && matched(sk, state ?: &fresh))
-		report_connect(&fresh);
+	remember(sk, fresh);
 }
 
-static __always_inline void on_attempt_end(const struct sock *sk, __u8 protocol)
+static __always_inline void on_attempt_end(const struct sock *sk, struct sock_state *state)
 {
-	struct sock_state *state = state_of(sk), fresh = {};
-	int error = BPF_CORE_READ(sk, sk_err);
+	int error = BPF_CORE_READ(sk, sk_err) ?: (int)state->error;
 
-	if (!state) {
-		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_OUT))
-			return;
-		fresh.phase = PHASE_SYN_LEFT;
-		report_failed(&fresh, sk, error);
-		return;
-	}
-	if (!error && protocol == PROTO_MPTCP)
-		error = state->error;
 	if (!error && state->phase & PHASE_IN_CONNECT && state->conn.tid == (__u32)bpf_get_current_pid_tgid()) {
 		state->phase |= PHASE_PENDING;
 		return;
@@ -132,22 +123,14 @@ static __always_inline void on_attempt_end(const struct sock *sk, __u8 protocol)
 	}
 }
 
-static __always_inline void on_outbound(const struct sock *sk, struct sock_state *state, __u8 protocol)
+static __always_inline void on_outbound(const struct sock *sk, struct sock_state *state)
 {
-	struct sock_state fresh = {};
-
-	if (!state) {
-		if (!begin_unknown(&fresh, sk, protocol, DIRECTION_OUT))
-			return;
-		fresh.phase = PHASE_MATCHED;
-		state = remember(sk, &fresh) ?: &fresh;
-	}
-	barrier_var(state);
 	state->established = bpf_ktime_get_ns();
 	state->phase &= ~(PHASE_ATTEMPT | PHASE_IN_CONNECT);
 	state->conn.flags &= ~CONN_FASTOPEN;
-	if (protocol == PROTO_TCP) {
-		take_tuple(&state->conn, sk);
+	if (state->conn.protocol == PROTO_TCP) {
+		if (!settings.syn_hook)
+			take_tuple(&state->conn, sk);
 		/* More than the SYN was acknowledged: its data too. */
 		if (BPF_CORE_READ_BITFIELD_PROBED(tcp_sk(sk), syn_data) && BPF_CORE_READ(tcp_sk(sk), bytes_acked) > 1)
 			state->conn.flags |= CONN_FASTOPEN;
@@ -178,7 +161,7 @@ static __always_inline void take_listener(struct sock_state *state)
 }
 
 /* The kernel gives an MPTCP connection its addresses after its state: they come with its first path. */
-static __always_inline void complete_whole(const struct sock *sk)
+static __always_inline void complete_whole(const struct sock *sk, const struct conn *path)
 {
 	struct sock *parent = subflow_parent(sk);
 	struct sock_state *whole = parent ? state_of(parent) : NULL;
@@ -186,50 +169,41 @@ static __always_inline void complete_whole(const struct sock *sk)
 	if (!whole || whole->conn.remote_port)
 		return;
 	barrier_var(whole);
-	take_tuple(&whole->conn, sk);
+	__builtin_memcpy(whole->conn.local_addr, path->local_addr, sizeof(path->local_addr));
+	__builtin_memcpy(whole->conn.remote_addr, path->remote_addr, sizeof(path->remote_addr));
+	whole->conn.local_port = path->local_port;
+	whole->conn.remote_port = path->remote_port;
+	whole->conn.flags |= path->flags & CONN_V4_MAPPED;
 	take_listener(whole);
 }
 
-static __always_inline void on_inbound(const struct sock *sk, struct sock_state *state, __u8 protocol)
+static __always_inline void on_inbound(const struct sock *sk, struct sock_state *fresh)
 {
-	struct sock_state fresh = {};
-
-	/* A fast open was accepted before its handshake was over. */
-	if (state) {
-		barrier_var(state);
-		state->established = bpf_ktime_get_ns();
-		return;
-	}
-	if (protocol == PROTO_TCP)
-		complete_whole(sk);
-	begin(&fresh, sk, protocol, DIRECTION_IN);
-	fresh.established = bpf_ktime_get_ns();
-	if (protocol == PROTO_TCP) {
-		if (!tuple_wanted(&fresh.conn))
+	fresh->established = bpf_ktime_get_ns();
+	if (fresh->conn.protocol == PROTO_TCP) {
+		if (!tuple_wanted(&fresh->conn))
 			return;
-		fresh.phase = PHASE_MATCHED;
-		if (!fresh.conn.subflow_of)
-			take_listener(&fresh);
+		fresh->phase = PHASE_MATCHED;
+		if (fresh->conn.subflow_of)
+			complete_whole(sk, &fresh->conn);
+		else
+			take_listener(fresh);
 	}
-	remember(sk, &fresh);
+	remember(sk, fresh);
 }
 
-static __always_inline void on_established(const struct sock *sk, int old, __u8 protocol)
+static __always_inline void begin_mptcp_count(const struct sock *sk)
 {
 	struct sock_state *state = state_of(sk);
 
-	if (old == STATE_SYN_SENT || (state && state->phase & PHASE_ATTEMPT))
-		on_outbound(sk, state, protocol);
-	else if (state || !BPF_CORE_READ(sk, sk_socket))
-		on_inbound(sk, state, protocol);
-	state = state_of(sk);
-	if (state && protocol == PROTO_MPTCP && bpf_core_type_exists(struct mptcp_sock)) {
-		state->tx_base = BPF_CORE_READ(mptcp_sk(sk), write_seq);
-		state->rx_base = BPF_CORE_READ(mptcp_sk(sk), ack_seq);
-	}
+	if (!state || !bpf_core_type_exists(struct mptcp_sock))
+		return;
+	barrier_var(state);
+	state->tx_base = BPF_CORE_READ(mptcp_sk(sk), write_seq);
+	state->rx_base = BPF_CORE_READ(mptcp_sk(sk), ack_seq);
 }
 
-static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int old, __u8 protocol)
+static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int old)
 {
 	struct close_event *event;
 
@@ -242,7 +216,7 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 				  event->header.time - state->established :
 				  0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
-	if (protocol == PROTO_TCP)
+	if (state->conn.protocol == PROTO_TCP)
 		tcp_totals(&event->totals, sk, old, state->conn.direction == DIRECTION_OUT);
 	else
 		mptcp_totals(&event->totals, sk, old, state);
@@ -260,70 +234,125 @@ static __always_inline void take_whole(struct sock_state *state, const struct so
 		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
 }
 
-static __always_inline void on_close(const struct sock *sk, int old, __u8 protocol)
+static __always_inline void on_close(const struct sock *sk, struct sock_state *state, int old)
 {
-	struct sock_state *state = state_of(sk), fresh = {};
 	bool waiting;
 
-	if (!state) {
-		if (begin_unknown(&fresh, sk, protocol, direction_of(sk, protocol, old)))
-			report_close(&fresh, sk, old, protocol);
-		return;
-	}
 	if (state->phase & PHASE_CLOSED)
 		return;
-	barrier_var(state);
 	if (state->conn.subflow_of)
 		take_whole(state, sk);
-	waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of && !(state->phase & PHASE_ACCEPTED);
+	waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
+		  !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
 	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid)) {
 		forget(sk);
 		return;
 	}
 	if (matched(sk, state))
-		report_close(state, sk, old, protocol);
+		report_close(state, sk, old);
 	/* It may still be accepted, dead as it is, and is the same connection then. */
-	if (waiting && protocol == PROTO_TCP)
+	if (waiting && state->conn.protocol == PROTO_TCP)
 		state->phase |= PHASE_CLOSED;
 	else
 		forget(sk);
 }
 
+/* Of a change of state that says something of a connection: what it is to a socket that has no entry. */
+enum beginning { NOT_BEGINNING, BEGINS_OUTBOUND, BEGINS_INBOUND, UNKNOWN_OUTBOUND, UNKNOWN_CLOSING };
+
+static __always_inline enum beginning beginning_of(const struct sock *sk, int old, int new)
+{
+	if (new == STATE_SYN_SENT)
+		return BEGINS_OUTBOUND;
+	if (old == STATE_SYN_SENT && (new == STATE_ESTABLISHED || new == STATE_CLOSE))
+		return UNKNOWN_OUTBOUND;
+	/* A child has no file before it is accepted; a socket that connects to itself has one. */
+	if (new == STATE_ESTABLISHED)
+		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
+	return new == STATE_CLOSE && old != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
+}
+
+/* Fills a fresh entry; false if nothing is to be said of this connection. */
+static __always_inline bool begin_anew(struct sock_state *fresh, const struct sock *sk, __u8 protocol,
+				       enum beginning beginning, int old)
+{
+	__u8 direction = beginning == BEGINS_INBOUND ? DIRECTION_IN : DIRECTION_OUT;
+
+	if (beginning == NOT_BEGINNING)
+		return false;
+	if (beginning == UNKNOWN_OUTBOUND || beginning == UNKNOWN_CLOSING) {
+		/* It may be anybody's: with a filter on owners it is held back. */
+		if (on(BY_OWNER) || settings.min_latency)
+			return false;
+		fresh->conn.flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+		fresh->phase = PHASE_MATCHED | PHASE_UNKNOWN;
+		if (beginning == UNKNOWN_CLOSING)
+			direction = direction_of(sk, protocol, old);
+	}
+	begin(fresh, sk, protocol, direction);
+	return !(fresh->phase & PHASE_UNKNOWN) || tuple_wanted(&fresh->conn);
+}
+
 static __always_inline int on_state(const struct sock *sk, int old, int new)
 {
+	struct sock_state *state, fresh = {};
 	__u8 protocol = protocol_of(sk);
-	struct sock_state *state;
 
 	if (!protocol || old == new)
 		return 0;
-	switch (new) {
-	case STATE_SYN_SENT:
-		on_attempt(sk, protocol);
-		break;
-	case STATE_ESTABLISHED:
-		on_established(sk, old, protocol);
-		break;
-	case STATE_FIN_WAIT1:
-	case STATE_CLOSE_WAIT:
-		state = state_of(sk);
+	if (new == STATE_LISTEN) {
+		on_listen(sk);
+		return 0;
+	}
+	if (old == STATE_LISTEN && new == STATE_CLOSE) {
+		on_listen_end(sk);
+		return 0;
+	}
+	if (new != STATE_SYN_SENT && new != STATE_ESTABLISHED && new != STATE_CLOSE && new != STATE_FIN_WAIT1 &&
+	    new != STATE_CLOSE_WAIT)
+		return 0;
+	state = state_of(sk);
+	if (new == STATE_FIN_WAIT1 || new == STATE_CLOSE_WAIT) {
 		if (state && !(state->phase & (PHASE_LOCAL_FIRST | PHASE_REMOTE_FIRST)))
 			state->phase |= new == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
-		break;
-	case STATE_LISTEN:
-		on_listen(sk);
-		break;
-	case STATE_CLOSE:
-		state = state_of(sk);
-		if (old == STATE_LISTEN)
-			on_listen_end(sk);
-		else if (old == STATE_SYN_SENT || (state && state->phase & PHASE_ATTEMPT))
-			on_attempt_end(sk, protocol);
-		else if (old == STATE_SYN_RECV && !(state && state->phase & PHASE_ACCEPTED))
+		return 0;
+	}
+	if (!state || new == STATE_SYN_SENT) {
+		enum beginning beginning = beginning_of(sk, old, new);
+
+		if (!begin_anew(&fresh, sk, protocol, beginning, old))
+			return 0;
+		if (beginning == BEGINS_OUTBOUND) {
+			on_attempt(sk, &fresh);
+			return 0;
+		}
+		if (beginning == BEGINS_INBOUND) {
+			on_inbound(sk, &fresh);
+			if (protocol == PROTO_MPTCP)
+				begin_mptcp_count(sk);
+			return 0;
+		}
+		if (new == STATE_ESTABLISHED)
+			remember(sk, &fresh);
+		state = &fresh;
+	}
+	barrier_var(state);
+	if (new == STATE_CLOSE) {
+		if (old == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+			on_attempt_end(sk, state);
+		else if (old == STATE_SYN_RECV && !(state->phase & PHASE_ACCEPTED))
 			forget(sk);
 		else
-			on_close(sk, old, protocol);
-		break;
+			on_close(sk, state, old);
+		return 0;
 	}
+	if (old == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+		on_outbound(sk, state);
+	else
+		/* A fast open was accepted before its handshake was over. */
+		state->established = bpf_ktime_get_ns();
+	if (protocol == PROTO_MPTCP)
+		begin_mptcp_count(sk);
 	return 0;
 }
 

@@ -18,20 +18,6 @@ static __always_inline bool matched(const struct sock *sk, struct sock_state *st
 	return true;
 }
 
-/*
- * A connection that has no entry: older than the tracer, or one that did not fit into the map. With a filter on
- * owners it is held back, for it may be anybody's; otherwise what the socket itself tells is told.
- */
-static __always_inline bool begin_unknown(struct sock_state *state, const struct sock *sk, __u8 protocol,
-					  __u8 direction)
-{
-	if (on(BY_OWNER) || settings.min_latency)
-		return false;
-	begin(state, sk, protocol, direction);
-	state->conn.flags |= anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
-	return tuple_wanted(&state->conn);
-}
-
 /* Nothing but the SYN was sent so far. An MPTCP connection's goes by its first path. */
 static __always_inline __u32 syn_retransmits(const struct sock *sk, __u8 protocol)
 {

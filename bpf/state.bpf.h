@@ -21,11 +21,12 @@ enum phase {
 	PHASE_REMOTE_FIRST = 128,
 	PHASE_MATCHED = 256,	/* passed the filters on both ends */
 	PHASE_LISTENER_WANTED = 512,	/* the listener's process passes them too */
+	PHASE_UNKNOWN = 1024,	/* had no entry: older than the tracer, or one that a full map forgot */
 };
 
 struct sock_state {
 	__u32 phase;		/* enum phase */
-	__u32 error;		/* MPTCP: what ended the last path's attempt */
+	__u32 error;		/* what the socket reported, or an MPTCP connection's path: sk_err is cleared by who reads it */
 	struct conn conn;
 	__u64 started;		/* first SYN */
 	__u64 established;
