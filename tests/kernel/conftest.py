@@ -5,15 +5,14 @@ Nothing may be left in the kernel when the tests are over; and a test may be ski
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
+import re
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ sys.path.insert(0, str(HERE.parent))
 pytest.register_assert_rewrite("traffic")
 
 from pytracecon import Tracer  # noqa: E402
-from traffic.actor import DEADLINE, Actor, build, cgroup2_mount  # noqa: E402
+from traffic.actor import Actor, build, cgroup2_mount  # noqa: E402
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others, namespaces  # noqa: E402
-from traffic.network import Network  # noqa: E402
+from traffic.network import NAME, Network  # noqa: E402
 from traffic.trace import Beacon, Trace  # noqa: E402
 
 
@@ -73,23 +72,14 @@ def cgroup() -> Iterator[Path]:
     mount = cgroup2_mount()
     if mount is None:
         pytest.skip("no cgroup v2 hierarchy is mounted")
-    top = Path(tempfile.mkdtemp(prefix="pytracecon-", dir=mount))
+    top = Path(tempfile.mkdtemp(prefix=NAME, dir=mount))
     (top / "child").mkdir()
     yield top
     for folder in (top / "child", top):
-        remove_cgroup(folder)
-
-
-def remove_cgroup(folder: Path) -> None:
-    """As soon as the last process in it is gone."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            return folder.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(0.005)
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                (mount / "cgroup.procs").write_text(pid)
+        folder.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -125,19 +115,23 @@ def traced() -> Iterator[Callable[..., Trace]]:
 
 
 class Skips:
-    """Holds what was skipped against skips.toml: kernel series, test, missing feature."""
+    """Holds what was skipped against skips.toml: by kernel series the tests (`*` stands for anything), and why."""
 
     def __init__(self) -> None:
         series = ".".join(platform.release().split(".")[:2])
-        known = tomllib.loads((HERE / "skips.toml").read_text())
-        self.listed: dict[str, str] | None = known.get(series)
+        self.listed: dict[str, str] | None = tomllib.loads((HERE / "skips.toml").read_text()).get(series)
+        self.collected: set[str] = set()
         self.ran: set[str] = set()
         self.skipped: dict[str, str] = {}
         self.wrong: list[str] = []
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.collected = {own_name(item.nodeid) for item in items}
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = report.nodeid.rpartition("tests/kernel/")[2]
-        if "tests/kernel/" not in report.nodeid:
+        name = own_name(report.nodeid)
+        if not name:
             return
         if report.skipped and isinstance(report.longrepr, tuple):
             self.skipped[name] = report.longrepr[2].removeprefix("Skipped: ")
@@ -147,11 +141,17 @@ class Skips:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.listed is None:
             return
-        due = {name: reason for name, reason in self.listed.items() if name in self.ran}
+        due: dict[str, str] = {}
+        for pattern, reason in self.listed.items():
+            meant = re.compile(re.escape(pattern).replace(r"\*", ".*"))
+            matching = set(filter(meant.fullmatch, self.collected))
+            due |= dict.fromkeys(matching & self.ran, reason)
+            files = {name.partition("::")[0] for name in self.collected}
+            if not matching and pattern.partition("::")[0] in files:
+                self.wrong.append(f"{pattern}: there is no such test")
         for name in sorted(due.keys() | self.skipped.keys()):
-            wanted, got = due.get(name), self.skipped.get(name)
-            if wanted != got:
-                self.wrong.append(f"{name}: listed {wanted!r}, was {got!r}")
+            if due.get(name) != self.skipped.get(name):
+                self.wrong.append(f"{name}: listed {due.get(name)!r}, was {self.skipped.get(name)!r}")
         if self.wrong and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -164,6 +164,12 @@ class Skips:
                 terminalreporter.write_line(line)
 
 
+def own_name(node: str) -> str:
+    """`file::test` of a test in this folder; nothing of others."""
+    path, colons, test = node.partition("::")
+    return f"{Path(path).name}{colons}{test}" if Path(path).parent.name == HERE.name else ""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips(), "skips")
     config.addinivalue_line("markers", "slow: moves gigabytes; left out (-m 'not slow') where everything is emulated")
@@ -174,8 +180,8 @@ def nothing_left_behind() -> Iterator[None]:
     """No program, map, link or named namespace outlives the tests."""
     if os.geteuid() != 0:
         pytest.exit("tests/kernel needs root", returncode=77)
-    before, names = bpf_ids(), namespaces()
+    before = bpf_ids()
     yield
     left = await_gone(bpf_ids() - before - bpf_ids_of_others())
     assert not left, f"left in the kernel: {sorted(left)}"
-    assert namespaces() <= names, "network namespaces were left"
+    assert not [name for name in namespaces() if name.startswith(NAME)], "network namespaces were left"

@@ -129,9 +129,7 @@ def disconnect_it(end: End) -> None:
 
 
 @pytest.mark.parametrize("give_up", [close_it, kill_its_process, disconnect_it], ids=lambda how: how.__name__)
-def test_given_up_by_its_process(
-    trace: Trace, beyond: tuple[Network, Network], give_up: Callable[[End], None]
-) -> None:
+def test_given_up_by_its_process(trace: Trace, beyond: tuple[Network, Network], give_up: Callable[[End], None]) -> None:
     here, there = beyond
     there.ip("route add blackhole 10.9.0.1/32")
     attempt = begin_connect(here.actor("client"), ("10.9.0.2", 80), source=("10.9.0.1", 4000))

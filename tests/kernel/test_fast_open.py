@@ -8,7 +8,7 @@ import pytest
 
 from pytracecon import Connect, Established
 from traffic.actor import Actor
-from traffic.end import End, Listener, close, connect, listen
+from traffic.end import End, Listener, close, connect, fast_open, listen
 from traffic.network import Network
 from traffic.story import Told, event_of
 from traffic.trace import Trace
@@ -22,24 +22,16 @@ def listener(network: Network, server: Actor) -> Listener:
     return listen(server, options={"TCP_FASTOPEN": 16})
 
 
-def message_fast_open(client: Actor, listener: Listener, count: int) -> End:
-    """sendto(MSG_FASTOPEN): the data ask for the connection."""
-    socket = client.do("socket", 4).fd
-    step = client.do("fastopen", socket, count, *listener.address)
-    end = End.of(client, socket, step, listener.address, direction="out", settled=step)
-    end.sent = step.result
-    return end
-
-
 def accept(listener: Listener, near: End) -> End:
     far = listener.accept()
     near.peer, far.peer = far, near
+    far.receive_all()
     return far
 
 
 def get_cookie(client: Actor, listener: Listener, trace: Trace) -> None:
     """A first connection, which the server answers with a cookie for the next."""
-    near = message_fast_open(client, listener, 10)
+    near = fast_open(client, listener, 10)
     close(near, accept(listener, near))
     trace.restart()
 
@@ -50,7 +42,7 @@ def assert_fast_opened(trace: Trace, end: End, *, asked: bool, taken: bool) -> N
 
 
 def test_without_a_cookie_the_data_come_after_the_handshake(trace: Trace, client: Actor, listener: Listener) -> None:
-    near = message_fast_open(client, listener, 100)
+    near = fast_open(client, listener, 100)
     far = accept(listener, near)
     close(near, far)
     trace.tells(Told(near, OUT, ended="local_close"), Told(far, IN, ended="remote_close"))
@@ -59,7 +51,7 @@ def test_without_a_cookie_the_data_come_after_the_handshake(trace: Trace, client
 
 def test_with_a_cookie_the_syn_carries_data(trace: Trace, client: Actor, listener: Listener) -> None:
     get_cookie(client, listener, trace)
-    near = message_fast_open(client, listener, 100)
+    near = fast_open(client, listener, 100)
     far = accept(listener, near)
     close(near, far)
     trace.tells(Told(near, OUT, ended="local_close"), Told(far, IN, ended="remote_close"))
@@ -78,7 +70,6 @@ def test_a_deferred_connect_begins_with_the_first_send(
     near.syn = near.send(100)
     far = accept(listener, near)
     near.settled = replace(near.syn, mono=(0, far.opened.mono[1]), wall=(0, far.opened.wall[1]))
-    far.receive_all()
     far.send(5)
     near.receive_all()
     close(*((near, far) if first == "client" else (far, near)))
@@ -107,9 +98,7 @@ def test_a_deferred_connect_that_never_sends_is_cancelled(trace: Trace, client: 
 def test_a_refused_fast_open(trace: Trace, client: Actor, listener: Listener) -> None:
     get_cookie(client, listener, trace)
     listener.close()
-    socket = client.do("socket", 4).fd
-    step = client.attempt("fastopen", socket, 100, *listener.address)
-    near = End.of(client, socket, step, listener.address, direction="out", settled=step)
+    near = fast_open(client, listener, 100)
     near.local = None
     assert near.error == "ECONNREFUSED"
     trace.tells(Told(near, "connect failed", reason="refused", error="ECONNREFUSED"))

@@ -189,7 +189,7 @@ class Attempt:
             settled = self.actor.attempt(by, self.socket, *(self.to if by == "connect" else ()))
         return self._end(settled)
 
-    def give_up(self, how: Callable[[End], None]) -> End:
+    def give_up(self, how: Callable[[End], object]) -> End:
         """The end of an attempt that its process ended before there was an outcome."""
         end = self._end(self.opened)
         how(end)
@@ -273,3 +273,21 @@ def close(first: End, second: End) -> None:
     first.close()
     second.await_end()
     second.close()
+
+
+def join(nears: list[End], fars: list[End]) -> list[tuple[End, End]]:
+    """Both ends of each connection, by their ports."""
+    by_port = {far.remote: far for far in fars}
+    pairs = [(near, by_port[near.local]) for near in nears if near.local]
+    for near, far in pairs:
+        near.peer, far.peer = far, near
+    return pairs
+
+
+def fast_open(client: Actor, listener: Listener, count: int) -> End:
+    """sendto(MSG_FASTOPEN): there is no connect(), the data ask for the connection."""
+    socket = client.do("socket", 4).fd
+    step = client.attempt("fastopen", socket, count, *listener.address)
+    end = End.of(client, socket, step, listener.address, direction="out", settled=step)
+    end.sent = step.result
+    return end

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from traffic.actor import Actor
 
+NAME = "pytracecon-test-"
+"""How everything begins that the tests put where others could see it."""
+
 
 class Network:
     """A network namespace with its loopback up, and the processes in it."""
@@ -32,7 +35,7 @@ class Network:
         subprocess.run(["nsenter", f"--net={self.path}", *command], input=text, text=True, check=True)
 
     def ip(self, *lines: str) -> None:
-        """Commands of ip(8), without the `ip`."""
+        """Run the ip command, with one line for each."""
         self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
 
     def sysctl(self, name: str, *values: object) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from pytracecon import Event, Failed, Tracer
+from pytracecon import Event, Failed, Lost, Tracer
 from traffic.actor import DEADLINE
+from traffic.end import End
 from traffic.network import Network
 from traffic.story import Told, assert_story, story, strangers
 
@@ -63,21 +64,31 @@ class Trace:
         self.events.clear()
         self._seen = self._beacon.flashes if self._beacon else 0
 
-    def tells(self, *all_told: Told, alone: bool = True) -> None:
-        """Exactly these stories are told, and (`alone`) nothing else of the namespaces that they are in."""
+    def tells(self, *all_told: Told, alone: bool = True, silent: Iterable[End] = ()) -> None:
+        """Exactly these stories are told, and (`alone`) nothing else of the namespaces that they are in.
+
+        Nothing is told of the `silent` ends.
+        """
         self.await_told(all_told)
         self.settle()
         for told in all_told:
             assert_story(self.events, told)
+        for end in silent:
+            assert story(self.events, end) == []
+        assert [event for event in self.events if isinstance(event, Lost)] == []
         if alone:
             assert strangers(self.events, [told.end for told in all_told]) == []
 
-    def await_told(self, all_told: Iterable[Told]) -> None:
-        """Until as many events came as there should be, or much time has passed."""
+    def directions(self, end: End) -> set[str]:
+        """What the events of an end call its direction: of one older than the tracer, perhaps `unknown`."""
+        return {event.direction for event in story(self.events, end)}
+
+    def await_told(self, all_told: Iterable[Told]) -> bool:
+        """Until as many events came as there should be; false if they did not."""
         waiting = list(all_told)
 
         def complete(events: list[Event]) -> bool:
             waiting[:] = [told for told in waiting if len(story(events, told.end)) < len(told.kinds)]
             return not waiting
 
-        self.until(complete, within=10)
+        return self.until(complete, within=10)
