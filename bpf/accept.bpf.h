@@ -14,6 +14,22 @@ static __always_inline bool begin_accepted(struct sock_state *fresh, const struc
 	return tuple_wanted(&fresh->conn);
 }
 
+/* The path that an MPTCP connection came by is its owner's from now on; it may end after the connection itself. */
+static __always_inline void give_first_path(const struct sock *sk, const struct conn *owner)
+{
+	struct sock *path;
+	struct sock_state *state;
+
+	if (!bpf_core_type_exists(struct mptcp_sock))
+		return;
+	path = BPF_CORE_READ(mptcp_sk(sk), first);
+	state = path ? state_of(path) : NULL;
+	if (!state)
+		return;
+	barrier_var(state);
+	copy_owner(&state->conn, owner, OWNER_ACCEPT);
+}
+
 static __always_inline int on_accept(const struct sock *sk)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -43,8 +59,10 @@ static __always_inline int on_accept(const struct sock *sk)
 		forget(sk);
 		return 0;
 	}
-	if (protocol == PROTO_MPTCP)
+	if (protocol == PROTO_MPTCP) {
 		take_tuple(&state->conn, sk);
+		give_first_path(sk, &state->conn);
+	}
 	if (!matched(sk, state))
 		return 0;
 	state->phase |= PHASE_ACCEPTED;

@@ -114,6 +114,12 @@ static __always_inline void on_attempt_end(const struct sock *sk, struct sock_st
 		state->phase |= PHASE_PENDING;
 		return;
 	}
+	/*
+	 * A process gives up with the socket in its hands. If none holds it, there was an error, and whoever polled took
+	 * it first: before 853c3bd7b791 (v6.10) it was announced before the state changed.
+	 */
+	if (!error && !BPF_CORE_READ(sk, sk_lock.owned))
+		error = ERROR_UNKNOWN;
 	/* Where no hook saw the first SYN, the port is read now; the rest the kernel may have cleared already. */
 	if (!state->conn.local_port)
 		state->conn.local_port = bpf_ntohs(BPF_CORE_READ(inet_sk(sk), inet_sport));

@@ -155,11 +155,16 @@ struct sock_common {
 	};
 };
 
+typedef struct {
+	int owned;
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
 	u8 sk_userlocks;
 	int sk_err;
 	struct socket *sk_socket;
+	socket_lock_t sk_lock;
 	u16 sk_protocol;
 	u32 sk_max_ack_backlog;
 };
