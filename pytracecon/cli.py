@@ -1,35 +1,31 @@
 """The command `pytracecon`: finds the verb, and turns every error into one line and an exit status.
 
-Everything is imported inside, so that Ctrl-C meets no traceback, and `--help` imports little.
+Everything is imported inside: --help needs little of it.
 """
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status, as the README lists them."""
-    try:
-        from pytracecon.commands import console
+    """The exit status, as the README lists them. For a process of its own: SIGINT ends it from now on."""
+    # Until a verb takes it over; KeyboardInterrupt would show a traceback from somewhere in an import.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-        console.reserve_descriptors()
-        return _run(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        return 130
-
-
-def _run(arguments: list[str]) -> int:
     from pytracecon.commands import verb_and_rest
-    from pytracecon.commands.console import say
+    from pytracecon.commands.console import reserve_descriptors, say
     from pytracecon.errors import PytraceconError
     from pytracecon.outputs.sink import ReaderGone
 
+    reserve_descriptors()
     try:
-        verb, rest = verb_and_rest(arguments)
+        verb, rest = verb_and_rest(sys.argv[1:] if argv is None else argv)
         return verb.run(verb.parser().parse_args(rest))
     except ReaderGone:
         return 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from pytracecon.commands.console import say
+from pytracecon.commands.signals import Signals
 from pytracecon.errors import PytraceconError
 from pytracecon.events import Event, Lost
 from pytracecon.outputs import Output
@@ -20,39 +19,6 @@ __all__ = ["Session", "identity", "totals"]
 
 _LOSS = 75
 _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pipe noticed
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP stop the tracer, now or as soon as there is one. A second SIGINT kills."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._tracer: Tracer | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before = signal.getsignal(number)
-            if number == signal.SIGHUP and before == signal.SIG_IGN:  # nohup
-                continue
-            self._before[number] = before
-            signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def stop_at_signal(self, tracer: Tracer | None) -> None:
-        self._tracer = tracer
-        if self.asked and tracer is not None:
-            tracer.stop()
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if self._tracer is not None:
-            self._tracer.stop()
 
 
 @dataclass(slots=True)
@@ -69,9 +35,11 @@ class Session:
     verbose: int = 0
     _left_out: int = 0
 
-    def run(self) -> int:
+    def run(self, signals: Signals) -> int:
         """The exit status. Whatever happens, the tracer is closed and the totals are said."""
-        with Signals() as signals, Tracer(**self.keywords) as tracer:
+        if signals.asked:
+            return 0
+        with Tracer(**self.keywords) as tracer:
             signals.stop_at_signal(tracer)
             try:
                 return self._traced(tracer, signals)

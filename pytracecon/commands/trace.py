@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from pytracecon.commands import VERBS
 from pytracecon.commands.console import Parser, log_to_stderr, show
 from pytracecon.commands.options import add_filters, add_output, add_run, add_tracer, tracer_keywords
+from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from pytracecon.commands.session import Session
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
@@ -54,6 +56,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
+    with Signals() as signals:
+        return _run(options, signals)
+
+
+def _run(options: argparse.Namespace, signals: Signals) -> int:
     # Imported now: --help needs none of it.
     from pytracecon.filters import Filters, values  # noqa: PLC0415
     from pytracecon.outputs import sink  # noqa: PLC0415
@@ -69,14 +76,14 @@ def run(options: argparse.Namespace) -> int:
     file = options.output
     target = sink.standard_output() if file is None else sink.open_file(file, append=options.append)
     try:
-        return _run(options, keywords, target, count, duration)
+        return _session(options, keywords, target, count, duration).run(signals)
     finally:
         target.close()
 
 
-def _run(
+def _session(
     options: argparse.Namespace, keywords: dict[str, object], target: Sink, count: int | None, duration: float | None
-) -> int:
+) -> Session:
     from pytracecon.commands.session import Session  # noqa: PLC0415
 
     in_table = options.format == "table"
@@ -91,7 +98,7 @@ def _run(
         duration=duration,
         fail_on_loss=options.fail_on_loss,
         verbose=options.verbose,
-    ).run()
+    )
 
 
 def _is_no_subflow(event: Event) -> bool:

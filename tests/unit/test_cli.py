@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,14 @@ from pytracecon.filters import Filters
 from pytracecon.tracer import Stats
 
 COMMAND = [sys.executable, "-m", "pytracecon"]
+
+
+@pytest.fixture(autouse=True)
+def python_handles_sigint() -> Iterator[None]:
+    """`main` gives SIGINT back to the kernel, for a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
