@@ -39,6 +39,8 @@ class End:
     cgroup: int | None
     sent: int = 0
     received: int = 0
+    resent: int = 0
+    """Segments sent again, by the kernel's own count just before the close."""
     peer: End | None = None
     proto: str = "tcp"
     by_worker: bool = False
@@ -94,7 +96,10 @@ class End:
         return self.actor.do("info", self.socket)
 
     def close(self, *, by: Actor | None = None) -> Step:
-        return (by or self.actor).do("close", self.socket)
+        actor = by or self.actor
+        last = actor.attempt("info", self.socket)
+        self.resent = last.extra.get("total_retrans", 0)
+        return actor.do("close", self.socket)
 
     def reset(self) -> Step:
         """Close with a RST."""

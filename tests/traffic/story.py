@@ -46,8 +46,6 @@ class Told:
     rx_bytes: int | None = None
     """Where the peer's bytes did not all arrive; else all that the peer sent."""
     syn_retransmits: int = 0
-    retransmits: int = 0
-    """As the kernel's own TCP_INFO has it at the end."""
     syn_left: bool | None = None
     """Whether there was a SYN; else as the presence of `connect` says."""
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -139,7 +137,7 @@ def _facts(event: ConnectionEvent, told: Told) -> dict[str, object]:
             "rx_bytes": received,
             "ended": told.ended,
             # An MPTCP connection has none of its own; its paths have.
-            "retransmits": told.retransmits if end.proto == "tcp" else None,
+            "retransmits": end.resent if end.proto == "tcp" else None,
         }
     return {}
 
