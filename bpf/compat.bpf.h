@@ -87,7 +87,7 @@ static __always_inline struct mptcp_sock *mptcp_sk(const struct sock *sk)
 	return (struct mptcp_sock *)sk;
 }
 
-/* Linux 95dfa3ca5df5 ("mptcp: add MPTCP to vmlinux", CONFIG_MPTCP) may be compiled out: then nothing is a subflow. */
+/* The MPTCP connection that a TCP socket is a path of. A kernel without CONFIG_MPTCP (Debian's 5.10) has none. */
 static __always_inline struct sock *subflow_parent(const struct sock *sk)
 {
 	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;

@@ -116,7 +116,7 @@ static __always_inline void on_attempt_end(const struct sock *sk, struct sock_st
 	}
 	/*
 	 * A process gives up with the socket in its hands. If none holds it, there was an error, and whoever polled took
-	 * it first: before 853c3bd7b791 (v6.10) it was announced before the state changed.
+	 * it first: before 853c3bd7b791 (v6.11) it was announced before the state changed.
 	 */
 	if (!error && !BPF_CORE_READ(sk, sk_lock.owned))
 		error = ERROR_UNKNOWN;

@@ -45,14 +45,14 @@ static __always_inline int on_completion(const struct io_kiocb *request, long re
 	return on_accept(sk);
 }
 
-/* Three shapes of the tracepoint; the verifier takes one of them. Since 072d37b52ef9 (v6.15): the completion entry. */
+/* Three shapes of the tracepoint; the verifier takes one of them. Since 2946f08ae9ed (v6.13): the completion entry. */
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(uring_entry, void *ring_context, struct io_kiocb *request, struct io_uring_cqe *entry)
 {
 	return on_completion(request, entry->res);
 }
 
-/* Since c4bb964fa092 (v5.15): context, request, user data, result. */
+/* Since 502c87d65564 (v5.18, and in later 5.10 and 5.15): context, request, user data, result. */
 SEC("tp_btf/io_uring_complete")
 int BPF_PROG(uring_result, void *ring_context, struct io_kiocb *request, __u64 user_data, int result)
 {
