@@ -41,7 +41,12 @@ def show(text: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An error is one line; the usage is for --help."""
+    """An error is one line; the usage is for --help. No option may be shortened."""
+
+    def __init__(self, *, prog: str, description: str, usage: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog, description=description, usage=usage, epilog=epilog, formatter_class=_Help, allow_abbrev=False
+        )
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         if file is None:
@@ -52,6 +57,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"{message} (see {self.prog} --help)")
         self.exit(2)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Of a fixed width: argparse would import half of what makes archives to learn that of the terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80, max_help_position=28)
 
 
 def log_to_stderr(verbosity: int) -> None:

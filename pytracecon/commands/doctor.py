@@ -13,7 +13,7 @@ from pytracecon.commands.options import add_tracer
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="pytracecon doctor", description=inspect.cleandoc(__doc__ or ""), allow_abbrev=False)
+    parser = Parser(prog="pytracecon doctor", description=inspect.cleandoc(__doc__ or ""))
     parser.add_argument("--json", action="store_true", help="for programs")
     add_tracer(parser)
     return parser

@@ -49,12 +49,12 @@ class Session:
     def _traced(self, tracer: Tracer, signals: Signals) -> int:
         started = time.monotonic()
         try:
-            self.sink.begin(self.output.header())
             if self.verbose:
                 _say_probes(tracer)
             if not signals.asked:
                 attached = sum(probe.attached for probe in tracer.probes)
                 say(f"tracing TCP connections ({attached} probes; names: off). Ctrl-C ends.")
+            self.sink.begin(self.output.header())
             self._pump(tracer, None if self.duration is None else started + self.duration)
             unread = 0
         except ReaderGone:

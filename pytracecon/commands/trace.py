@@ -1,5 +1,5 @@
-"""Every TCP connection, as it happens: who opened it, how long the handshake took, how much went each way, how and by
-whom it ended.
+"""Every TCP connection, as it happens: who opened it, how long the handshake
+took, how much went each way, how and by whom it ended.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="pytracecon",
         usage="pytracecon [options]\n       pytracecon VERB [options]",
-        description=" ".join((__doc__ or "").split()),
+        description=(__doc__ or "").strip(),
         epilog="verbs:\n" + "".join(f"  {name:<10} {what}\n" for name, what in VERBS.items()) + "\n" + _EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="say it and exit")
     group = parser.add_argument_group("events")

@@ -43,6 +43,7 @@ class Sink:
         self._pieces: list[Piece] = []
         self._size = 0
         mode = os.fstat(handle).st_mode
+        self._is_terminal = os.isatty(handle)
         self._has_reader = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         self.written = 0
         """Events that were written."""
@@ -93,12 +94,15 @@ class Sink:
 
     def terminal_width(self) -> int | None:
         """The columns of a terminal; None for anything else. COLUMNS goes first, as everywhere."""
-        if not os.isatty(self._handle):
+        if not self._is_terminal:
             return None
         given = os.environ.get("COLUMNS", "")
         if given.isascii() and given.isdigit() and int(given) > 0:
             return int(given)
-        return os.get_terminal_size(self._handle).columns or None
+        try:
+            return os.get_terminal_size(self._handle).columns or None
+        except OSError:  # it has just been closed; writing will tell
+            return None
 
     def close(self) -> None:
         """Without `flush`. Idempotent."""
@@ -126,7 +130,7 @@ class Sink:
         self.unwritten += lost
         self._pieces.clear()
         self._size = 0
-        if error.errno in (errno.EPIPE, errno.ECONNRESET):
+        if error.errno in (errno.EPIPE, errno.ECONNRESET) or (error.errno == errno.EIO and self._is_terminal):
             raise ReaderGone from None
         if torn and self._restart:
             os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR) - torn)

@@ -23,15 +23,15 @@ _COLUMNS = (
     Column("REMOTE", 21, _WIDEST_ENDPOINT),
     Column("DETAIL", 16, 16),
 )
-# For 80 columns: the time to the millisecond, and of the local end the port alone.
+# For 80 columns: the time to the second, and of the local end the port alone.
 _NARROW_COLUMNS = (
-    Column("TIME", 12, 12),
+    Column("TIME", 8, 8),
     Column("PID", 7, 7),
     Column("COMM", 9, 16),
     Column("EVENT", 11, 11),
     Column("LOCAL", 6, 6),
-    Column("REMOTE", 21, _WIDEST_ENDPOINT),
-    Column("DETAIL", 8, 8),
+    Column("REMOTE", 17, _WIDEST_ENDPOINT),
+    Column("DETAIL", 16, 16),
 )
 _WIDE_ENOUGH = 104
 
@@ -68,7 +68,7 @@ def table(terminal: Callable[[], int | None], *, utc: bool) -> Table:
 
 def row(event: Event, *, utc: bool = False, narrow: bool = False) -> Sequence[str]:
     """The cells of a row. What is not known is `?`; what does not apply is empty."""
-    time = time_of_day(event.time_ns, utc=utc, decimals=3 if narrow else 6)
+    time = time_of_day(event.time_ns, utc=utc, decimals=0 if narrow else 6)
     if not isinstance(event, ConnectionEvent):
         return time, "", "", event.event, "", "", detail(event)
     if narrow:

@@ -51,7 +51,8 @@ def endpoint(address: str | None, port: int | None) -> str:
 
 def time_of_day(time_ns: int, *, utc: bool = False, decimals: int = 6) -> str:
     second, rest = divmod(time_ns, SECOND)
-    return f"{_second(second, utc=utc)}.{rest:09d}"[: 9 + decimals]
+    text = _second(second, utc=utc)
+    return f"{text}.{rest:09d}"[: 9 + decimals] if decimals else text
 
 
 @lru_cache(maxsize=256)

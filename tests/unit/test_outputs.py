@@ -268,16 +268,19 @@ def test_the_table_lets_no_control_character_through(events: list[Event]) -> Non
 
 
 def test_a_narrow_terminal_gets_shorter_columns_and_whole_rows(table_of: Any) -> None:
-    closed = Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close")
-    assert (
-        rendered(table_of(80), [Established(NOW, **V4, latency_ns=12_310_000), closed])
-        == """\
-TIME         PID     COMM      EVENT       LOCAL  REMOTE                DETAIL
-07:50:09.123 1234    curl      established :41234 93.184.216.34:443     12.31 ms
-07:50:09.123 1234    curl      close       :41234 93.184.216.34:443     1.10 s,
-                                           78 B out, 1206 B in, closed by remote
+    events: list[Event] = [
+        Established(NOW, **V4, latency_ns=12_310_000),
+        Failed(NOW, **V4, error="ECONNREFUSED", reason="refused", latency_ns=410_000),
+        Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close"),
+    ]
+    expected = """\
+TIME     PID     COMM      EVENT       LOCAL  REMOTE            DETAIL
+07:50:09 1234    curl      established :41234 93.184.216.34:443 12.31 ms
+07:50:09 1234    curl      failed      :41234 93.184.216.34:443 refused, 0.41 ms
+07:50:09 1234    curl      close       :41234 93.184.216.34:443 1.10 s,
+                                       78 B out, 1206 B in, closed by remote
 """
-    )
+    assert rendered(table_of(80), events) == expected
 
 
 def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
@@ -565,6 +568,16 @@ def test_a_terminals_width_is_asked_for_and_columns_goes_first(monkeypatch: pyte
     assert sink.terminal_width() == 91
     for descriptor in (leader, follower):
         os.close(descriptor)
+
+
+def test_a_terminal_that_was_closed_is_the_end_and_no_failure() -> None:
+    leader, follower = pty.openpty()
+    sink = Sink(follower, "terminal")
+    os.close(leader)
+    sink.write([(b"row\n", 1)])
+    with pytest.raises(ReaderGone):
+        sink.flush()
+    os.close(follower)
 
 
 def test_a_file_has_no_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
