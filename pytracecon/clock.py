@@ -15,15 +15,14 @@ def wall_offset() -> int:
     The clock may be stepped and the host suspended: ask again for every batch. The wall clock is read between
     two readings of the monotonic one, and the tightest of three such pairs is taken.
     """
-    best = None
-    for _ in range(3):
-        before = time.monotonic_ns()
-        wall = time.time_ns()
-        after = time.monotonic_ns()
-        if best is None or after - before < best[0]:
-            best = (after - before, wall - (before + after) // 2)
-    assert best is not None
-    return best[1]
+    return min(_reading() for _ in range(3))[1]
+
+
+def _reading() -> tuple[int, int]:
+    before = time.monotonic_ns()
+    wall = time.time_ns()
+    after = time.monotonic_ns()
+    return after - before, wall - (before + after) // 2
 
 
 @lru_cache(maxsize=64)

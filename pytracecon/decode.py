@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytracecon import wire
 from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Existing, Failed
 from pytracecon.text import decode as text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PROTOCOLS = (None, "tcp", "mptcp")
 DIRECTIONS = ("unknown", "out", "in")
@@ -128,19 +126,19 @@ def _conn(fields: tuple[Any, ...], offset_ns: int) -> tuple[Any, ...]:
     )
 
 
-_TAIL = len(wire.HEADER) + len(wire.CONN)
+# What each kind adds, in the order of its dataclass.
 
 
-def _connect(fields: tuple[Any, ...], offset_ns: int) -> Connect:
-    return Connect(*_conn(fields, offset_ns), _fastopen(fields))
+def _connect(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (_fastopen(fields),)
 
 
-def _established(fields: tuple[Any, ...], offset_ns: int) -> Established:
+def _established(fields: tuple[Any, ...]) -> tuple[Any, ...]:
     latency, syn_retransmits = fields[_TAIL:]
-    return Established(*_conn(fields, offset_ns), latency or None, syn_retransmits, _fastopen(fields))
+    return latency or None, syn_retransmits, _fastopen(fields)
 
 
-def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
+def _failed(fields: tuple[Any, ...]) -> tuple[Any, ...]:
     latency, syn_retransmits, code, _syn_left = fields[_TAIL:]
     if code == wire.ERROR_UNKNOWN:
         error, reason = None, None
@@ -148,38 +146,22 @@ def _failed(fields: tuple[Any, ...], offset_ns: int) -> Failed:
         error, reason = None, "cancelled"
     else:
         error, reason = errno.errorcode.get(code, str(code)), REASONS.get(code)
-    return Failed(*_conn(fields, offset_ns), error, reason, latency or None, syn_retransmits)
+    return error, reason, latency or None, syn_retransmits
 
 
-def _accept(fields: tuple[Any, ...], offset_ns: int) -> Accept:
-    return Accept(*_conn(fields, offset_ns), fields[_TAIL] or None)
+def _accept(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (fields[_TAIL] or None,)
 
 
-def _close(fields: tuple[Any, ...], offset_ns: int) -> Close:
+def _close(fields: tuple[Any, ...]) -> tuple[Any, ...]:
     duration, tx_bytes, tx_acked, rx_bytes, rtt, retransmits, _state, ended = fields[_TAIL:]
-    return Close(
-        *_conn(fields, offset_ns),
-        duration or None,
-        tx_bytes,
-        tx_acked,
-        rx_bytes,
-        _segments(fields, retransmits),
-        rtt or None,
-        ENDED[ended],
-    )
+    segments = _segments(fields, retransmits)
+    return duration or None, tx_bytes, tx_acked, rx_bytes, segments, rtt or None, ENDED[ended]
 
 
-def _existing(fields: tuple[Any, ...], offset_ns: int) -> Existing:
+def _existing(fields: tuple[Any, ...]) -> tuple[Any, ...]:
     tx_bytes, tx_acked, rx_bytes, rtt, retransmits, state, _ended = fields[_TAIL:]
-    return Existing(
-        *_conn(fields, offset_ns),
-        STATES[state],
-        tx_bytes,
-        tx_acked,
-        rx_bytes,
-        _segments(fields, retransmits),
-        rtt or None,
-    )
+    return STATES[state], tx_bytes, tx_acked, rx_bytes, _segments(fields, retransmits), rtt or None
 
 
 def _fastopen(fields: tuple[Any, ...]) -> bool | None:
@@ -191,27 +173,30 @@ def _segments(fields: tuple[Any, ...], count: int) -> int | None:
     return None if fields[_PROTOCOL] == _MPTCP else count
 
 
+_TAIL = len(wire.HEADER) + len(wire.CONN)
 _MPTCP = PROTOCOLS.index("mptcp")
 _PROTOCOL = len(wire.HEADER) + [field for field, _ in wire.CONN].index("protocol")
 _FLAGS = len(wire.HEADER) + [field for field, _ in wire.CONN].index("flags")
 
-_DECODERS: dict[int, Callable[[tuple[Any, ...], int], ConnectionEvent]] = {
-    wire.KINDS["connect"]: _connect,
-    wire.KINDS["established"]: _established,
-    wire.KINDS["failed"]: _failed,
-    wire.KINDS["accept"]: _accept,
-    wire.KINDS["close"]: _close,
-    wire.KINDS["existing"]: _existing,
+_Tail = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+_KINDS: dict[str, tuple[type[ConnectionEvent], _Tail]] = {
+    "connect": (Connect, _connect),
+    "established": (Established, _established),
+    "failed": (Failed, _failed),
+    "accept": (Accept, _accept),
+    "close": (Close, _close),
+    "existing": (Existing, _existing),
 }
-_TABLE = {kind: (wire.RECORD[kind].unpack_from, decoder) for kind, decoder in _DECODERS.items()}
+_TABLE = {wire.KINDS[kind]: (wire.RECORD[wire.KINDS[kind]].unpack_from, *own) for kind, own in _KINDS.items()}
 
 
 def decode(batch: bytes | memoryview, offset_ns: int) -> list[ConnectionEvent]:
     """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours."""
-    events = []
+    events: list[ConnectionEvent] = []
     at, end = 0, len(batch)
     while at < end:
-        unpack, decoder = _TABLE[batch[at + wire.KIND_OFFSET]]
-        events.append(decoder(unpack(batch, at), offset_ns))
+        unpack, event, tail = _TABLE[batch[at + wire.KIND_OFFSET]]
+        fields = unpack(batch, at)
+        events.append(event(*_conn(fields, offset_ns), *tail(fields)))
         at += batch[at + wire.WORDS_OFFSET] << 3
     return events

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytracecon import wire
+from pytracecon import decode, wire
 
 OBJECTS = sorted((Path(wire.__file__).parent / "bpf").glob("*.bpf.o"))
 BPFTOOL = shutil.which("bpftool", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -120,10 +120,9 @@ def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> N
     ],
 )
 def test_every_number_has_its_word(types: Types, name: str, prefix: str, words: str) -> None:
-    from pytracecon import decode
-
     table = getattr(decode, words)
     for full, value in types.enum(name).items():
         word = full.removeprefix(prefix)
-        assert table[value] == (None if word == "UNKNOWN" and name != "direction" else word if name == "tcp_states" else word.lower())
+        expected = word if name == "tcp_states" else word.lower()
+        assert table[value] == (None if expected == "unknown" and name != "direction" else expected)
     assert len(table) == max(types.enum(name).values()) + 1
