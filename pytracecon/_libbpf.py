@@ -209,6 +209,7 @@ PROTOTYPES = (
     Prototype("libbpf_strerror", c_int, (c_int, c_char_p, c_size_t), never),
     Prototype("libbpf_num_possible_cpus", c_int, (), negative),
     Prototype("libbpf_probe_bpf_prog_type", c_int, (c_int, c_void_p), negative),
+    Prototype("libbpf_probe_bpf_map_type", c_int, (c_int, c_void_p), negative),
     Prototype("libbpf_probe_bpf_helper", c_int, (c_int, c_int, c_void_p), negative),
     Prototype("bpf_object__open_mem", c_void_p, (c_char_p, c_size_t, POINTER(OpenOpts)), null),
     Prototype("bpf_object__load", c_int, (c_void_p,), negative),
@@ -426,6 +427,10 @@ class Libbpf:
     def probe_prog_type(self, prog_type: int) -> bool:
         """Whether this process may load programs of that type on this kernel, found by loading one."""
         return bool(self.call("libbpf_probe_bpf_prog_type", prog_type, None))
+
+    def probe_map_type(self, map_type: int) -> bool:
+        """Whether this process may create maps of that type on this kernel, found by creating one."""
+        return bool(self.call("libbpf_probe_bpf_map_type", map_type, None))
 
     def probe_helper(self, prog_type: int, helper: int) -> bool:
         """Whether programs of that type may call that helper (enum bpf_func_id), found by loading one."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 _TASK_FILE_BUFFER = 4096
 _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
+_RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
+_BTF_KINDS = ("tp_btf", "fentry", "iter")
 _RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
 
 
@@ -180,6 +182,8 @@ def _attempt(
     names = {name for group in wanted.values() for name in group}
     with contextlib.ExitStack() as on_failure:
         opened = on_failure.enter_context(lib.open_object(image, btf=filters.btf))
+        if not Path(_libbpf.KERNEL_BTF).exists() and _refuse_btf_kinds(opened, names, trial):
+            return None
         for name, program in opened.programs.items():
             program.autoload = name in names
         _prepare(opened, filters, chosen)
@@ -227,6 +231,8 @@ def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
     try:
         opened.load()
     except PytraceconError as error:
+        if not error.program and not opened.lib.probe_map_type(_RINGBUF):
+            raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error
         if not error.program or (isinstance(error, _FATAL) and error.program in essential):
             raise
         trial.refused[error.program] = error
@@ -236,6 +242,14 @@ def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
             trial.refused.update({name: error for name, each in opened.programs.items() if _kind(each) == kind})
         return False
     return True
+
+
+def _refuse_btf_kinds(opened: _libbpf.Object, names: set[str], trial: _Trial) -> bool:
+    """A given BTF file relocates; what attaches by a type's number in the kernel's own BTF still needs that."""
+    bound = {name for name in names if _kind(opened.programs[name]) in _BTF_KINDS}
+    cause = MissingBTF(f"the kernel has no BTF of its own ({_libbpf.KERNEL_BTF}), and this attaches by it alone")
+    trial.refused.update(dict.fromkeys(bound, cause))
+    return bool(bound)
 
 
 def _kind(program: _libbpf.Program) -> str:
