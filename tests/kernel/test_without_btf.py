@@ -46,14 +46,15 @@ def test_it_says_in_one_line_what_is_missing(empty: Path) -> None:
 def test_a_given_file_stands_in_for_it(empty: Path, tmp_path: Path) -> None:
     copy = tmp_path / "btf"
     shutil.copyfile(BTF, copy)
-    with hidden(empty, "--btf", str(copy), "--format", "json", "--count", "1", "--events", "failed") as process:
-        assert process.stderr
-        assert process.stderr.readline().startswith("pytracecon: tracing")
-        with socket.socket() as client:
-            client.bind(("127.0.0.1", 0))
-            port = client.getsockname()[1]
+    with socket.socket() as client:
+        client.bind(("127.0.0.1", 0))
+        port = client.getsockname()[1]
+        options = ("--btf", str(copy), "--format", "json", "--count", "1", "--events", "failed", "--local-port", str(port))
+        with hidden(empty, *options) as process:
+            assert process.stderr
+            assert process.stderr.readline().startswith("pytracecon: tracing")
             assert client.connect_ex(("127.0.0.1", 1)) != 0
-        out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     event = json.loads(out)
     assert (event["event"], event["reason"], event["local_port"]) == ("failed", "refused", port)
