@@ -9,10 +9,9 @@ from typing import Any
 
 from pytracecon.commands.console import say
 from pytracecon.commands.signals import Signals
-from pytracecon.errors import PytraceconError
 from pytracecon.events import Event, Lost
 from pytracecon.outputs import Output
-from pytracecon.outputs.sink import ReaderGone, Sink
+from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink
 from pytracecon.tracer import Stats, Tracer
 
 __all__ = ["Session", "identity", "totals"]
@@ -34,6 +33,7 @@ class Session:
     fail_on_loss: bool = False
     verbose: int = 0
     _left_out: int = 0
+    _losses: int = 0
 
     def run(self, signals: Signals) -> int:
         """The exit status. Whatever happens, the tracer is closed and the totals are said."""
@@ -47,27 +47,29 @@ class Session:
                 signals.stop_at_signal(None)
 
     def _traced(self, tracer: Tracer, signals: Signals) -> int:
+        if self.verbose:
+            _say_probes(tracer)
+        if not signals.asked:
+            attached = sum(probe.attached for probe in tracer.probes)
+            say(f"tracing TCP connections ({attached} probes; names: off). Ctrl-C ends.")
         started = time.monotonic()
+        status = unread = failed = 0
         try:
-            if self.verbose:
-                _say_probes(tracer)
-            if not signals.asked:
-                attached = sum(probe.attached for probe in tracer.probes)
-                say(f"tracing TCP connections ({attached} probes; names: off). Ctrl-C ends.")
             self.sink.begin(self.output.header())
             self._pump(tracer, None if self.duration is None else started + self.duration)
-            unread = 0
+            self._left_out += _drained(tracer)
         except ReaderGone:
-            unread = self.sink.unwritten
-        except PytraceconError as error:
-            # Its own line first, then the totals: what was lost by it is among them.
+            unread = self.sink.unwritten + _drained(tracer)
+        except OutputFailed as error:
             say(str(error))
-            self._say_totals(tracer.stats, time.monotonic() - started, unread=0)
-            return error.exit_status
+            status = error.exit_status
+            failed = self.sink.unwritten + _drained(tracer)
         seconds = time.monotonic() - started
-        self._say_totals(tracer.stats, seconds, unread=unread)
-        lost = tracer.stats.lost + self.sink.unwritten - unread
-        return _LOSS if lost and self.fail_on_loss else 0
+        stats = tracer.stats
+        say(totals(self.sink.written - self._losses, seconds, stats, output=failed))
+        if self.verbose:
+            say(identity(stats, self.sink.written, output=failed, unread=unread, left_out=self._left_out))
+        return status or (_LOSS if stats.lost and self.fail_on_loss else 0)
 
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
         """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
@@ -100,6 +102,7 @@ class Session:
         if self.count is not None:
             shown = self._counted(shown, self.count)
         self._left_out += len(events) - len(shown)
+        self._losses += sum(isinstance(event, Lost) for event in shown)
         self.sink.write(self.output.render(shown))
 
     def _counted(self, events: list[Event], left: int) -> list[Event]:
@@ -112,11 +115,14 @@ class Session:
         self.count = left
         return events
 
-    def _say_totals(self, stats: Stats, seconds: float, *, unread: int) -> None:
-        failed = self.sink.unwritten - unread
-        say(totals(self.sink.written, seconds, stats, output=failed))
-        if self.verbose:
-            say(identity(stats, self.sink.written, output=failed, unread=unread, left_out=self._left_out))
+
+def _drained(tracer: Tracer) -> int:
+    """How many events there still were: the sums only come out when the ring is empty and nothing is attached."""
+    tracer.stop()
+    count = 0
+    while not tracer.stopped:
+        count += len(tracer.read())
+    return count
 
 
 def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:

@@ -108,11 +108,14 @@ class Table:
         for part, wide in parts:
             needed = width(part)
             if used + needed > terminal:
-                used = (
-                    0 if not lines else hang if hang + needed <= terminal else min(_INDENT, max(0, terminal - needed))
-                )
+                used = _indent(hang, terminal - needed) if lines else 0
                 lines.append(" " * used)
             after = max(needed + (self._gap if wide else 1), wide)
             lines[-1] += part + " " * (after - needed)
             used += after
         return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _indent(hang: int, room: int) -> int:
+    """Where a continued line begins, if there is `room` for so much before what it holds."""
+    return hang if hang <= room else max(0, min(_INDENT, room))

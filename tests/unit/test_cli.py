@@ -17,6 +17,7 @@ from pytracecon.cli import main
 from pytracecon.commands import VERBS, trace
 from pytracecon.commands.options import tracer_keywords
 from pytracecon.commands.session import identity, totals
+from pytracecon.commands.signals import Signals
 from pytracecon.filters import Filters
 from pytracecon.tracer import Stats
 
@@ -216,6 +217,45 @@ def test_help_that_cannot_be_written_is_said_and_a_closed_pipe_is_not(option: st
 def test_a_closed_standard_error_hides_a_message_and_nothing_else() -> None:
     ended = shell('"$0" "$@" --port 0 2>&-')
     assert (ended.returncode, ended.stdout) == (2, "")
+
+
+class Stopped:
+    """Counts how often it was told to stop."""
+
+    count = 0
+
+    def stop(self) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_what_runs_and_what_is_only_about_to(number: signal.Signals) -> None:
+    running, late = Stopped(), Stopped()
+    with Signals() as signals:
+        signals.stop_at_signal(running)
+        assert not signals.asked
+        signal.raise_signal(number)
+        assert (signals.asked, running.count) == (True, 1)
+        signals.stop_at_signal(late)
+        assert late.count == 1
+
+
+def test_after_a_signal_the_next_sigint_kills_and_at_the_end_all_is_as_before() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with Signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert not signals.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 NOTHING_LOST = Stats(wanted=9, delivered=9, handed=9, lost_ring=0, lost_map=0, lost_probe=0)
