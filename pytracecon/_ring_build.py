@@ -89,10 +89,12 @@ ffibuilder.set_source(
 
                 if (size > room - b->bytes)
                     break;
-                if (head->cpu < r->cpus && head->lost != r->lost[head->cpu]) {
+                /* Signed: a loss that the reader found in the counters may be newer than this record. */
+                int32_t more = head->cpu < r->cpus ? (int32_t)(head->lost - r->lost[head->cpu]) : 0;
+                if (more > 0) {
                     if (b->records)
                         break;
-                    b->lost += head->lost - r->lost[head->cpu];
+                    b->lost += more;
                     r->lost[head->cpu] = head->lost;
                 }
                 memcpy((unsigned char *)out + b->bytes, head, size);

@@ -131,6 +131,15 @@ def test_a_count_of_losses_may_wrap() -> None:
     assert ring.take() == (record(1, lost=3), 1, 5)
 
 
+def test_a_record_that_is_older_than_a_loss_already_told_tells_it_not_again() -> None:
+    ring = FakeRing()
+    ring.lost[0] = 7
+    assert ring.put(record(1, lost=5))
+    assert ring.put(record(2, lost=8))
+    assert ring.take() == (record(1, lost=5), 1, 0)
+    assert ring.take() == (record(2, lost=8), 1, 1)
+
+
 def test_a_cpu_that_nobody_counted_is_no_index() -> None:
     ring = FakeRing(cpus=1)
     assert ring.put(record(1, cpu=9, lost=3))
