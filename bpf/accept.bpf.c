@@ -44,5 +44,3 @@ int accept4_syscall(struct trace_event_raw_sys_exit *context)
 {
 	return on_accepted_fd(context->ret);
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

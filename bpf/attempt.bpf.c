@@ -145,8 +145,8 @@ enum function { CONNECT_V4, CONNECT_V6, PRE_CONNECT_V4, PRE_CONNECT_V6, SECURITY
 
 static __always_inline int enter(enum function function, const void *object, const void *addr)
 {
-	struct call_key key = { bpf_get_current_pid_tgid(), function };
-	struct call call = { (__u64)object, (__u64)addr };
+	struct call_key key = {bpf_get_current_pid_tgid(), function};
+	struct call call = {(__u64)object, (__u64)addr};
 
 	if (bpf_map_update_elem(&calls, &key, &call, BPF_ANY))
 		count_forgotten();
@@ -155,7 +155,7 @@ static __always_inline int enter(enum function function, const void *object, con
 
 static __always_inline bool leave(enum function function, struct call *call)
 {
-	struct call_key key = { bpf_get_current_pid_tgid(), function };
+	struct call_key key = {bpf_get_current_pid_tgid(), function};
 	struct call *found = bpf_map_lookup_elem(&calls, &key);
 
 	if (!found)
@@ -194,7 +194,7 @@ ENTER_AND_LEAVE(denied, security_socket_connect, SECURITY_CONNECT, on_denied, st
 SEC("tracepoint/syscalls/sys_enter_connect")
 int connect_enter(struct trace_event_raw_sys_enter *context)
 {
-	struct syscall_attempt attempt = { .fd = context->args[0] };
+	struct syscall_attempt attempt = {.fd = context->args[0]};
 	__u64 task = bpf_get_current_task();
 
 	if (bpf_map_update_elem(&syscall_attempts, &task, &attempt, BPF_ANY))
@@ -240,7 +240,7 @@ int connect_cgroup4(struct bpf_sock_addr *context)
 SEC("cgroup/connect6")
 int connect_cgroup6(struct bpf_sock_addr *context)
 {
-	__u32 addr[4] = { context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3] };
+	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
 	fill_attempt(context, addr, false);
 	return 1;
@@ -262,5 +262,3 @@ int connect_exit(struct trace_event_raw_sys_exit *context)
 		on_connect_exit(sk, &attempt, context->ret);
 	return 0;
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -102,8 +102,7 @@ static __always_inline void on_connect_exit(const struct sock *sk, const struct 
 		return;
 	}
 	/* No entry: it never came as far as SYN_SENT, or what came of it has been told. */
-	if (attempt->began || !ends_attempt(attempt, result) ||
-	    BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
+	if (attempt->began || !ends_attempt(attempt, result) || BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
 		return;
 	if (!begin_failed(&fresh, sk, protocol))
 		return;

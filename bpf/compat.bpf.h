@@ -6,7 +6,7 @@
 #ifndef PYTRACECON_COMPAT_BPF_H
 #define PYTRACECON_COMPAT_BPF_H
 
-#ifndef WHOLE_VMLINUX	/* scripts/gen_vmlinux.sh compiles once against all types, to see which are touched */
+#ifndef WHOLE_VMLINUX /* scripts/gen_vmlinux.sh compiles once against all types, to see which are touched */
 #include <linux/bpf.h>
 #endif
 #include "vmlinux.h"

@@ -34,10 +34,10 @@ enum owner_source {
 };
 
 enum conn_flags {
-	CONN_V4_MAPPED = 1,	/* IPv4 over an IPv6 socket */
-	CONN_PRE_EXISTING = 2,	/* older than the tracer */
-	CONN_PARTIAL = 4,	/* a map was full: what earlier events knew of it is missing */
-	CONN_FASTOPEN = 8,	/* connect: asked for; established: the peer took the data of the SYN */
+	CONN_V4_MAPPED = 1,    /* IPv4 over an IPv6 socket */
+	CONN_PRE_EXISTING = 2, /* older than the tracer */
+	CONN_PARTIAL = 4,      /* a map was full: what earlier events knew of it is missing */
+	CONN_FASTOPEN = 8,     /* connect: asked for; established: the peer took the data of the SYN */
 };
 
 enum ended {
@@ -51,18 +51,18 @@ enum ended {
 
 struct header {
 	__u64 time;
-	__u32 lost;		/* records that this CPU could not send so far; wraps */
+	__u32 lost; /* records that this CPU could not send so far; wraps */
 	__u16 cpu;
 	__u8 kind;
-	__u8 words;		/* size of the record in units of eight bytes */
+	__u8 words; /* size of the record in units of eight bytes */
 };
 
 struct conn {
-	__u64 id;		/* never reused in a run */
-	__u64 subflow_of;	/* id of the MPTCP connection that this is a path of */
+	__u64 id;         /* never reused in a run */
+	__u64 subflow_of; /* id of the MPTCP connection that this is a path of */
 	__u64 cgroup;
 	__u32 netns;
-	__u32 pid;		/* thread group; 0: no owner known */
+	__u32 pid; /* thread group; 0: no owner known */
 	__u32 tid;
 	__u32 uid;
 	__u8 local_addr[16];
@@ -73,7 +73,7 @@ struct conn {
 	__u8 direction;
 	__u8 owner;
 	__u8 flags;
-	char comm[16];		/* of the process, not of the thread */
+	char comm[16]; /* of the process, not of the thread */
 	char thread[16];
 };
 
@@ -97,8 +97,8 @@ struct failed_event {
 	struct conn conn;
 	__u64 latency;
 	__u32 syn_retransmits;
-	__u16 error;		/* errno; 0: the process gave up; ERROR_UNKNOWN: nobody saw */
-	__u8 syn_left;		/* at least one SYN was sent */
+	__u16 error;   /* errno; 0: the process gave up; ERROR_UNKNOWN: nobody saw */
+	__u8 syn_left; /* at least one SYN was sent */
 	__u8 reserved;
 };
 
@@ -109,12 +109,12 @@ struct accept_event {
 };
 
 struct totals {
-	__u64 tx_bytes;		/* payload that TCP took from the process */
-	__u64 tx_acked;		/* of that, acknowledged */
-	__u64 rx_bytes;		/* payload received in order */
+	__u64 tx_bytes; /* payload that TCP took from the process */
+	__u64 tx_acked; /* of that, acknowledged */
+	__u64 rx_bytes; /* payload received in order */
 	__u64 rtt;
 	__u32 retransmits;
-	__u8 state;		/* the kernel's TCP_… before this event */
+	__u8 state; /* the kernel's TCP_… before this event */
 	__u8 ended;
 	__u8 reserved[2];
 };
@@ -135,9 +135,9 @@ struct existing_event {
 /* One slot a CPU, mapped by user space and never reset. wanted = delivered + lost. */
 struct counters {
 	__u64 wanted;
-	__u64 lost_ring;	/* the ring was full */
-	__u64 lost_ring_at;	/* when that happened last */
-	__u64 lost_map;		/* connections that a full map could not remember */
+	__u64 lost_ring;    /* the ring was full */
+	__u64 lost_ring_at; /* when that happened last */
+	__u64 lost_map;     /* connections that a full map could not remember */
 	__u64 lost_map_at;
 	__u64 ids;
 	__u64 reserved[2];

@@ -41,7 +41,8 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 	struct sock_state fresh = {};
 	__u64 key = (__u64)sk;
 
-	begin(&fresh, sk, protocol, tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
+	begin(&fresh, sk, protocol,
+	      tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
 	fresh.conn.flags |= CONN_PRE_EXISTING;
 	fresh.phase = PHASE_MATCHED;
 	if (tcp_state == STATE_SYN_SENT)
@@ -92,5 +93,3 @@ int existing(struct bpf_iter__task_file *context)
 		found_connection(sk, task, protocol, tcp_state);
 	return 0;
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

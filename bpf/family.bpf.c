@@ -4,7 +4,7 @@
 
 static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
 {
-	struct filter_key key = { .set = BY_PID };
+	struct filter_key key = {.set = BY_PID};
 	__u32 from = BPF_CORE_READ(parent, tgid), to = BPF_CORE_READ(child, tgid), one = 1;
 
 	if (!on(BY_CHILDREN) || from == to || !in_set(BY_PID, &from, sizeof(from)))
@@ -18,7 +18,7 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 /* With its last thread the number is free for somebody else. */
 static __always_inline int on_exit(struct task_struct *task)
 {
-	struct filter_key key = { .set = BY_PID };
+	struct filter_key key = {.set = BY_PID};
 	__u32 pid = BPF_CORE_READ(task, tgid);
 
 	if (BPF_CORE_READ(task, signal, live.counter))
@@ -51,5 +51,3 @@ int BPF_PROG(exit_raw, struct task_struct *task)
 {
 	return on_exit(task);
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -37,7 +37,7 @@ static __always_inline bool on(__u32 bit)
 
 static __always_inline bool in_set(__u32 set, const void *value, __u32 size)
 {
-	struct filter_key key = { .set = set };
+	struct filter_key key = {.set = set};
 
 	__builtin_memcpy(key.value, value, size);
 	return bpf_map_lookup_elem(&filter_values, &key);
@@ -52,7 +52,7 @@ static __always_inline bool in_ports(__u32 which, __u16 port)
 
 static __always_inline bool in_prefixes(void *map, const __u8 *addr)
 {
-	struct prefix_key key = { .bits = 128 };
+	struct prefix_key key = {.bits = 128};
 	__u32 *member;
 
 	__builtin_memcpy(key.addr, addr, sizeof(key.addr));

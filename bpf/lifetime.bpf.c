@@ -143,8 +143,7 @@ static __always_inline void on_outbound(const struct sock *sk, struct sock_state
 	}
 	if (!matched(sk, state))
 		return;
-	if (settings.min_latency &&
-	    (!state->started || state->established - state->started < settings.min_latency)) {
+	if (settings.min_latency && (!state->started || state->established - state->started < settings.min_latency)) {
 		forget(sk);
 		return;
 	}
@@ -218,9 +217,9 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	event = reserve(sizeof(*event), KIND_CLOSE, &state->conn);
 	if (!event)
 		return;
-	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING) ?
-				  event->header.time - state->established :
-				  0;
+	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING)
+				  ? event->header.time - state->established
+				  : 0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	if (state->conn.protocol == PROTO_TCP)
 		tcp_totals(&event->totals, sk, old, state->conn.direction == DIRECTION_OUT);
@@ -275,7 +274,7 @@ static __always_inline enum beginning beginning_of(const struct sock *sk, int ol
 	/* A child has no file before it is accepted; a socket that connects to itself has one. */
 	if (new == STATE_ESTABLISHED)
 		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
-	return new == STATE_CLOSE && old != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
+	return new == STATE_CLOSE &&old != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
 }
 
 /* Fills a fresh entry; false if nothing is to be said of this connection. */
@@ -314,8 +313,8 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 		on_listen_end(sk);
 		return 0;
 	}
-	if (new != STATE_SYN_SENT && new != STATE_ESTABLISHED && new != STATE_CLOSE && new != STATE_FIN_WAIT1 &&
-	    new != STATE_CLOSE_WAIT)
+	if (new != STATE_SYN_SENT &&new != STATE_ESTABLISHED &&new != STATE_CLOSE &&new != STATE_FIN_WAIT1 &&new !=
+	    STATE_CLOSE_WAIT)
 		return 0;
 	state = state_of(sk);
 	if (new == STATE_FIN_WAIT1 || new == STATE_CLOSE_WAIT) {
@@ -403,5 +402,3 @@ int BPF_PROG(destroy_raw, const struct sock *sk)
 {
 	return on_destroy(sk);
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -26,21 +26,21 @@ enum filter_bits {
 enum attempt_hook { ATTEMPT_UNSEEN = 0, ATTEMPT_FUNCTION = 1, ATTEMPT_SYSCALL = 2 };
 
 struct settings {
-	__u64 min_latency;	/* nanoseconds; 0: any */
-	__u32 filters;		/* enum filter_bits */
-	__u32 kinds;		/* bit n: records of kind n are wanted */
-	__u32 wake_bytes;	/* unread bytes in the ring that wake a napping reader */
+	__u64 min_latency; /* nanoseconds; 0: any */
+	__u32 filters;     /* enum filter_bits */
+	__u32 kinds;       /* bit n: records of kind n are wanted */
+	__u32 wake_bytes;  /* unread bytes in the ring that wake a napping reader */
 	__u32 reserved;
-	__u8 family;		/* 4, 6, or 0 for both */
-	__u8 direction;		/* enum direction, or 0 for both */
-	__u8 syn_hook;		/* something reports the moment of the first SYN */
-	__u8 attempt_hook;	/* enum attempt_hook */
+	__u8 family;       /* 4, 6, or 0 for both */
+	__u8 direction;    /* enum direction, or 0 for both */
+	__u8 syn_hook;     /* something reports the moment of the first SYN */
+	__u8 attempt_hook; /* enum attempt_hook */
 	__u8 padding[4];
 };
 
 /* A member of a filter set: which set, then the value, zero-padded (pid, uid, netns, cgroup: little or big as the host). */
 struct filter_key {
-	__u32 set;		/* one of enum filter_bits */
+	__u32 set; /* one of enum filter_bits */
 	__u32 reserved;
 	__u8 value[16];
 };
@@ -61,8 +61,8 @@ enum resting { READER_AWAKE = 0, READER_NAPS = 1, READER_ASLEEP = 2 };
 
 /* One page that both sides see. */
 struct shared {
-	__u32 resting;		/* enum resting */
-	__u32 forgot;		/* some connection did not fit into the map: "unknown" no longer means "older" */
+	__u32 resting; /* enum resting */
+	__u32 forgot;  /* some connection did not fit into the map: "unknown" no longer means "older" */
 };
 
 #endif

@@ -11,26 +11,26 @@
 extern const volatile struct settings settings;
 
 enum phase {
-	PHASE_ATTEMPT = 1,	/* an outbound attempt that has no outcome yet */
-	PHASE_IN_CONNECT = 2,	/* the process is still inside the connect() that began it */
-	PHASE_PENDING = 4,	/* it ended inside connect(): the errno comes with the return */
+	PHASE_ATTEMPT = 1,    /* an outbound attempt that has no outcome yet */
+	PHASE_IN_CONNECT = 2, /* the process is still inside the connect() that began it */
+	PHASE_PENDING = 4,    /* it ended inside connect(): the errno comes with the return */
 	PHASE_SYN_LEFT = 8,
 	PHASE_ACCEPTED = 16,
-	PHASE_CLOSED = 32,	/* over and reported, but still in the accept queue: keeps its identity */
-	PHASE_LOCAL_FIRST = 64,	/* this end sent the first FIN */
+	PHASE_CLOSED = 32,      /* over and reported, but still in the accept queue: keeps its identity */
+	PHASE_LOCAL_FIRST = 64, /* this end sent the first FIN */
 	PHASE_REMOTE_FIRST = 128,
-	PHASE_MATCHED = 256,	/* passed the filters on both ends */
-	PHASE_LISTENER_WANTED = 512,	/* the listener's process passes them too */
-	PHASE_UNKNOWN = 1024,	/* had no entry: older than the tracer, or one that a full map forgot */
+	PHASE_MATCHED = 256,         /* passed the filters on both ends */
+	PHASE_LISTENER_WANTED = 512, /* the listener's process passes them too */
+	PHASE_UNKNOWN = 1024,        /* had no entry: older than the tracer, or one that a full map forgot */
 };
 
 struct sock_state {
-	__u32 phase;		/* enum phase */
-	__u32 error;		/* what the socket reported, or an MPTCP connection's path: sk_err is cleared by who reads it */
+	__u32 phase; /* enum phase */
+	__u32 error; /* what the socket reported, or an MPTCP connection's path: sk_err is cleared by who reads it */
 	struct conn conn;
-	__u64 started;		/* first SYN */
+	__u64 started; /* first SYN */
 	__u64 established;
-	__u64 tx_base;		/* MPTCP: sequence numbers at the start of the connection */
+	__u64 tx_base; /* MPTCP: sequence numbers at the start of the connection */
 	__u64 rx_base;
 };
 
@@ -51,9 +51,9 @@ struct listener_key {
 
 struct listening {
 	struct conn conn;
-	__u32 sockets;		/* SO_REUSEPORT: several may share the address */
-	__u8 ambiguous;		/* … and belong to different processes: then nobody is named */
-	__u8 wanted;		/* its owner passes the filters */
+	__u32 sockets;  /* SO_REUSEPORT: several may share the address */
+	__u8 ambiguous; /* … and belong to different processes: then nobody is named */
+	__u8 wanted;    /* its owner passes the filters */
 	__u8 reserved[2];
 };
 
@@ -69,8 +69,8 @@ struct syscall_attempt {
 	__u8 addr[16];
 	__u32 fd;
 	__u16 port;
-	__u8 known;		/* the cgroup's hook has filled in address and port */
-	__u8 began;		/* the socket came as far as SYN_SENT */
+	__u8 known; /* the cgroup's hook has filled in address and port */
+	__u8 began; /* the socket came as far as SYN_SENT */
 };
 
 struct {

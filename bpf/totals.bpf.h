@@ -40,7 +40,7 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	totals->state = old;
 }
 
-#define BOUND_TO_PORT 8	/* SOCK_BINDPORT_LOCK, net/sock.h */
+#define BOUND_TO_PORT 8 /* SOCK_BINDPORT_LOCK, net/sock.h */
 
 /*
  * Who opened a connection whose beginning nobody saw? A child is a copy of its listener, backlog and all, but loses

@@ -7,7 +7,7 @@
 #include "attempt.bpf.h"
 #include "file.bpf.h"
 
-#define OPERATION_CONNECT 16	/* IORING_OP_CONNECT, linux/io_uring.h */
+#define OPERATION_CONNECT 16 /* IORING_OP_CONNECT, linux/io_uring.h */
 
 static __always_inline void on_connect_completion(const struct io_kiocb *request, long result)
 {
@@ -65,5 +65,3 @@ int BPF_PROG(uring_result_early, void *ring_context, __u64 user_data, long resul
 {
 	return on_completion(NULL, result);
 }
-
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";

@@ -33,4 +33,4 @@ __attribute__((used)) static int wire_contract(const union wire *wire)
 	return 0;
 }
 
-char LICENSE[] SEC("license") __weak = "Dual MIT/GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
