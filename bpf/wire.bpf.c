@@ -33,4 +33,5 @@ __attribute__((used)) static int wire_contract(const union wire *wire)
 	return 0;
 }
 
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+char LICENSE[] SEC("license")
+= "Dual MIT/GPL";
