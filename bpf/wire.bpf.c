@@ -33,5 +33,4 @@ __attribute__((used)) static int wire_contract(const union wire *wire)
 	return 0;
 }
 
-char LICENSE[] SEC("license")
-= "Dual MIT/GPL";
+SEC("license") char LICENSE[] = "Dual MIT/GPL";
