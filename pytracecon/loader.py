@@ -231,7 +231,8 @@ def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
     try:
         opened.load()
     except PytraceconError as error:
-        if not error.program and not opened.lib.probe_map_type(_RINGBUF):
+        refused = isinstance(error, UnsupportedKernel) and not error.program
+        if refused and not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error
         if not error.program or (isinstance(error, _FATAL) and error.program in essential):
             raise
