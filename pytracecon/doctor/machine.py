@@ -1,4 +1,4 @@
-"""What tracing stands on, as this process finds it: kernel, privileges, libbpf, file systems. Programs are not tried here.
+"""What tracing stands on, as this process finds it: kernel, privileges, libbpf, file systems. No program is tried here.
 
 Each `problem` is one line with the cause and the remedy, None if there is no problem.
 """

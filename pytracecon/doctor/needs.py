@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pytracecon import loader
@@ -55,7 +56,7 @@ def try_all(filters: Filters) -> tuple[list[NeedReport], PytraceconError | None]
     return [_of_need(need, probes, outcome) for need in NEEDS], problem
 
 
-def _of_need(need: Need, probes: list[Probe], outcome: dict[str, PytraceconError | None]) -> NeedReport:
+def _of_need(need: Need, probes: list[Probe], outcome: Mapping[str, PytraceconError | None]) -> NeedReport:
     taken = [probe for probe in probes if probe.need == need.name and probe.attached]
     return NeedReport(
         need.name,
@@ -67,7 +68,7 @@ def _of_need(need: Need, probes: list[Probe], outcome: dict[str, PytraceconError
     )
 
 
-def _of_candidate(candidate: Candidate, outcome: dict[str, PytraceconError | None]) -> CandidateReport:
+def _of_candidate(candidate: Candidate, outcome: Mapping[str, PytraceconError | None]) -> CandidateReport:
     refused = {name: str(outcome[name]) for name in _names(candidate) if outcome.get(name) is not None}
     reason = next((refused[name] for name in candidate.programs if name in refused), None)
     if reason is not None:

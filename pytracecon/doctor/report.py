@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from pytracecon.doctor.machine import Machine, Memlock
+from pytracecon.doctor.machine import Machine
 from pytracecon.doctor.needs import CandidateReport, NeedReport
 from pytracecon.probes import RUNGS
 from pytracecon.text import one_line
@@ -63,7 +63,7 @@ def _findings(machine: Machine) -> Iterator[tuple[str, str]]:
         ", ".join(f"{name} {'unknown' if value is None else value}" for name, value in machine.sysctls.items()),
     )
     if machine.memlock.charged:
-        yield "memlock", _memlock(machine.memlock)
+        yield "memlock", _memlock(machine)
     libbpf = machine.libbpf
     yield "libbpf", libbpf.problem or f"{libbpf.version}, {libbpf.path}"
     tracefs = machine.tracefs
@@ -73,9 +73,11 @@ def _findings(machine: Machine) -> Iterator[tuple[str, str]]:
     yield "cgroup2", cgroup2.problem or ", ".join(cgroup2.mounts) + beside
 
 
-def _memlock(memlock: Memlock) -> str:
-    limits = ("unlimited" if limit is None else size(limit) for limit in (memlock.soft, memlock.hard))
-    return "{}, at most {}: BPF memory counts against it".format(*limits)
+def _memlock(machine: Machine) -> str:
+    hard = machine.memlock.hard
+    if hard is None or "CAP_SYS_RESOURCE" in machine.capabilities.effective:
+        return "BPF memory counts against RLIMIT_MEMLOCK, which libbpf raises"
+    return f"at most {size(hard)}, and BPF memory counts against it"
 
 
 def _table(needs: list[NeedReport], notes: Notes) -> Iterator[str]:
