@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from pytracecon import wire
@@ -19,6 +20,7 @@ WAKE_SHARE = 8
 """A napping reader is woken when this part (one in so many) of the ring is unread."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
+_MAPPED_NETWORK = IPv6Network("::ffff:0:0/96")
 
 
 def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
@@ -93,11 +95,11 @@ def prefixes(networks: Iterable[Network]) -> Iterator[tuple[bytes, bytes]]:
     v6_covers_v4 = False
     for network in networks:
         raw = network.network_address.packed
-        if network.version == 4:
+        if isinstance(network, IPv4Network):
             v4_meant |= network.prefixlen == 0
             yield struct.pack("=I16s", 96 + network.prefixlen, _MAPPED + raw), struct.pack("=I", 1)
         else:
-            v6_covers_v4 |= network.prefixlen < 96 and not any(raw)
+            v6_covers_v4 |= _MAPPED_NETWORK.subnet_of(network)
             yield struct.pack("=I16s", network.prefixlen, raw), struct.pack("=I", 1)
     if v6_covers_v4 and not v4_meant:
         yield struct.pack("=I16s", 96, _MAPPED), struct.pack("=I", 0)

@@ -76,7 +76,9 @@ def longest_match(entries: list[tuple[bytes, bytes]], address: bytes) -> bool:
     return answer
 
 
-@pytest.mark.parametrize("networks", [["::/0"], ["0.0.0.0/0"], ["::/0", "0.0.0.0/0"], ["::/64", "10.0.0.0/8"]])
+@pytest.mark.parametrize(
+    "networks", [["::/0"], ["::fffe:0:0/95"], ["0.0.0.0/0"], ["::/0", "0.0.0.0/0"], ["::/64", "10.0.0.0/8"]]
+)
 @pytest.mark.parametrize("address", ["10.1.2.3", "192.168.0.1", "::1", "2001:db8::1"])
 def test_a_prefix_means_its_own_family_only(networks: list[str], address: str) -> None:
     meant = [ip_network(each) for each in networks]
