@@ -20,16 +20,16 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from pytracecon import loader
 from pytracecon.errors import TracerClosed
-from pytracecon.filters import Filters
+from pytracecon.filters import Filters, Keywords
 from pytracecon.reader import NAP, Reader
 from pytracecon.wire import ASLEEP, AWAKE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pytracecon.events import Event
     from pytracecon.probes import Probe
@@ -67,7 +67,7 @@ class Tracer:
     several; several conditions must all hold.
     """
 
-    def __init__(self, **keywords: Any) -> None:
+    def __init__(self, **keywords: Unpack[Keywords]) -> None:
         self.filters = Filters.parse(**keywords)
         self._pid = os.getpid()
         self._closed = False
@@ -194,7 +194,7 @@ class Tracer:
         self.close()
 
 
-async def _rest(reader: Reader, stopping: Any) -> None:
+async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
     """The event loop's way to wait: a nap, then until the ring's descriptor is readable."""
     import asyncio  # noqa: PLC0415 - 100 ms that a plain loop need not wait for
 

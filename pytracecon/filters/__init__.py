@@ -8,6 +8,7 @@ together can never be met, raise `InvalidValue` with the option's name on the co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from pytracecon.errors import InvalidValue
 from pytracecon.filters import files, networks, places, ports, values
@@ -16,12 +17,40 @@ from pytracecon.filters.networks import Network, NetworksLike
 from pytracecon.filters.ports import ALL_PORTS, PortRange, PortsLike
 from pytracecon.filters.values import EVENTS, CommandsLike, EventsLike, NumberLike, NumbersLike, PlacesLike
 
-__all__ = ["Filters"]
+__all__ = ["Filters", "Keywords"]
 
 _PROBES = ("auto", "fentry", "kprobe", "tracepoint")
 _OUTBOUND = frozenset({"connect", "established", "failed"})
 _WITH_LATENCY = frozenset({"established", "failed", "close"})
 _MAX_CONNECTIONS = 1 << 24
+
+
+class Keywords(TypedDict, total=False):
+    """What `Tracer(...)` and `Filters.parse(...)` take, as type checkers see it."""
+
+    events: EventsLike | None
+    pid: NumbersLike | None
+    children: bool
+    uid: NumbersLike | None
+    comm: CommandsLike | None
+    family: NumberLike | None
+    port: PortsLike | None
+    local_port: PortsLike | None
+    remote: NetworksLike | None
+    local: NetworksLike | None
+    netns: PlacesLike | None
+    cgroup: PlacesLike | None
+    direction: str | None
+    failed: bool
+    min_latency: float | str | None
+    not_port: PortsLike | None
+    not_remote: NetworksLike | None
+    existing: bool
+    ring_size: NumberLike
+    max_connections: NumberLike
+    probes: str
+    btf: PathLike | None
+    libbpf: PathLike | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

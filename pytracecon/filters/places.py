@@ -18,6 +18,7 @@ _LARGEST_PID = (1 << 22) - 1
 _NOBODY_AT_ALL = (1 << 32) - 1  # the kernel's "no such user"
 _NS_GET_NSTYPE = 0xB703
 _CLONE_NEWNET = 0x40000000
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, the same on every host
 _NAMED_NAMESPACES = Path("/run/netns")  # where `ip netns` keeps them
 
 
@@ -26,6 +27,8 @@ def pids(option: str, value: NumbersLike | None) -> tuple[int, ...]:
     if value is None:
         return ()
     right = "give the number of a running process"
+    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
+        raise InvalidValue(f"{option}: in a PID namespace of its own, numbers are not the kernel's; run it on the host")
     return tuple(sorted({_process(option, item) for item in each(option, value, right)}))
 
 

@@ -23,16 +23,25 @@ sys.path.insert(0, str(HERE.parent))
 pytest.register_assert_rewrite("traffic")
 
 from pytracecon import Tracer  # noqa: E402
-from traffic.actor import Actor, build, cgroup2_mount  # noqa: E402
+from traffic.actor import Actor, await_ended, build, cgroup2_mount, has_io_uring  # noqa: E402
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others, namespaces  # noqa: E402
 from traffic.network import NAME, Network  # noqa: E402
 from traffic.trace import Beacon, Trace  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The traffic generator, compiled."""
-    return build(tmp_path_factory.mktemp("traffic"))
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The traffic generator, compiled. None of its processes, and so no namespace of theirs, outlives the tests."""
+    program = build(tmp_path_factory.mktemp("traffic"))
+    yield program
+    assert await_ended(program) == []
+
+
+@pytest.fixture(autouse=True)
+def io_uring(request: pytest.FixtureRequest) -> None:
+    """Tests with this marker need it."""
+    if request.node.get_closest_marker("io_uring") and not has_io_uring():
+        pytest.skip("io_uring is off in this kernel")
 
 
 @pytest.fixture
@@ -172,6 +181,7 @@ def own_name(node: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips(), "skips")
+    config.addinivalue_line("markers", "io_uring: skipped where the kernel has none")
     config.addinivalue_line("markers", "slow: moves gigabytes; left out (-m 'not slow') where everything is emulated")
 
 

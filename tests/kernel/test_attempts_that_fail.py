@@ -19,10 +19,15 @@ SENT, NOT_SENT = "connect failed", "failed"
 NOBODY = {"local_addr": None, "local_port": None}
 """An attempt that found no way out got no source address either."""
 
-HOW = ["", "nonblock", "uring", "uring-async"]
+HOW = [
+    pytest.param("", id="blocking"),
+    "nonblock",
+    pytest.param("uring", marks=pytest.mark.io_uring),
+    pytest.param("uring-async", marks=pytest.mark.io_uring),
+]
 
 
-@pytest.mark.parametrize("how", HOW, ids=lambda how: how or "blocking")
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_refused(trace: Trace, client: Actor, address: str, how: str) -> None:
     end = connect(client, (address, 9), how=how, source=(address, 4000))
@@ -30,7 +35,7 @@ def test_refused(trace: Trace, client: Actor, address: str, how: str) -> None:
     trace.tells(Told(end, SENT, reason="refused", error="ECONNREFUSED"))
 
 
-@pytest.mark.parametrize("how", HOW, ids=lambda how: how or "blocking")
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(
     ("route", "error", "reason"),
     [

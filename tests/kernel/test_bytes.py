@@ -12,8 +12,9 @@ from traffic.trace import Trace
 
 OUT, IN = "connect established close", "accept close"
 
-SENDS = ["send", "write", "writev", "sendmsg", "sendmmsg", "sendfile", "splice", "uring", "uring-async"]
-RECEIVES = ["recv", "read", "readv", "recvmsg", "recvmmsg", "splice", "trunc", "uring", "uring-async"]
+URING = [pytest.param(how, marks=pytest.mark.io_uring) for how in ("uring", "uring-async")]
+SENDS = ["send", "write", "writev", "sendmsg", "sendmmsg", "sendfile", "splice", *URING]
+RECEIVES = ["recv", "read", "readv", "recvmsg", "recvmmsg", "splice", "trunc", *URING]
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from traffic.trace import Trace
 OUT, IN = "connect established close", "accept close"
 
 ADDRESSES = {"IPv4": "127.0.0.1", "IPv6": "::1", "IPv4-mapped": "::ffff:127.0.0.1"}
-WAYS = {
-    "blocking": ("", ""),
-    "non-blocking, accepted without asking who": ("nonblock", "null"),
-    "io_uring": ("uring", "uring"),
-    "io_uring's workers": ("uring-async", "uring-async"),
-}
+WAYS = [
+    pytest.param("", "", id="blocking"),
+    pytest.param("nonblock", "null", id="non-blocking, accepted without asking who"),
+    pytest.param("uring", "uring", id="io_uring", marks=pytest.mark.io_uring),
+    pytest.param("uring-async", "uring-async", id="io_uring's workers", marks=pytest.mark.io_uring),
+]
 
 
 @pytest.fixture
@@ -30,12 +30,11 @@ def listener(server: Actor) -> Listener:
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("how", "accept"), WAYS)
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_both_ends_tell_their_own_story(
-    trace: Trace, client: Actor, listener: Listener, address: str, way: str, first: str
+    trace: Trace, client: Actor, listener: Listener, address: str, how: str, accept: str, first: str
 ) -> None:
-    how, accept = WAYS[way]
     near, far = pair(client, listener, to=ADDRESSES[address], how=how, accept=accept)
     near.send(100)
     far.receive_all()

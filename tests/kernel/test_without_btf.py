@@ -49,7 +49,18 @@ def test_a_given_file_stands_in_for_it(empty: Path, tmp_path: Path) -> None:
     with socket.socket() as client:
         client.bind(("127.0.0.1", 0))
         port = client.getsockname()[1]
-        options = ("--btf", str(copy), "--format", "json", "--count", "1", "--events", "failed", "--local-port", str(port))
+        options = (
+            "--btf",
+            str(copy),
+            "--format",
+            "json",
+            "--count",
+            "1",
+            "--events",
+            "failed",
+            "--local-port",
+            str(port),
+        )
         with hidden(empty, *options) as process:
             assert process.stderr
             assert process.stderr.readline().startswith("pytracecon: tracing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -201,3 +202,29 @@ def cgroup2_mount() -> Path | None:
         if after.split()[0] == "cgroup2":
             return Path(before.split()[4])
     return None
+
+
+def has_io_uring() -> bool:
+    """Whether a ring can be set up: it may be compiled out, or off by sysctl."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    ring = libc.syscall(425, 1, ctypes.create_string_buffer(120))
+    if ring >= 0:
+        os.close(ring)
+    return bool(ring >= 0)
+
+
+def await_ended(program: Path) -> list[int]:
+    """The processes of this program that are still there when all should be gone."""
+    deadline = time.monotonic() + DEADLINE
+    while (left := _running(program)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+def _running(program: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):  # it has just ended, or is not ours
+            if process.name.isdecimal() and (process / "exe").readlink() == program:
+                found.append(int(process.name))
+    return found

@@ -71,11 +71,11 @@ class Trace:
         """
         self.await_told(all_told)
         self.settle()
+        assert [event for event in self.events if isinstance(event, Lost)] == []
         for told in all_told:
             assert_story(self.events, told)
         for end in silent:
             assert story(self.events, end) == []
-        assert [event for event in self.events if isinstance(event, Lost)] == []
         if alone:
             assert strangers(self.events, [told.end for told in all_told]) == []
 

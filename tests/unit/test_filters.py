@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import os
 import struct
@@ -404,3 +405,7 @@ def test_a_file_that_lies_about_itself_is_only_refused(tmp_path_factory: pytest.
         file.write_bytes(head + tail)
         with pytest.raises(InvalidValue, match="holds no BTF"):
             Filters.parse(btf=file)
+
+
+def test_the_keywords_that_type_checkers_know_are_those_that_are_taken() -> None:
+    assert list(Keywords.__annotations__) == list(inspect.signature(Filters.parse).parameters)
