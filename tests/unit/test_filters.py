@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pytracecon.errors import InvalidValue, PytraceconError
 from pytracecon.events import Accept, Close, ConnectionEvent
-from pytracecon.filters import Filters, places, ports
+from pytracecon.filters import Filters, Keywords, places, ports
 
 V4 = ipaddress.IPv4Network
 V6 = ipaddress.IPv6Network
