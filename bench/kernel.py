@@ -1,0 +1,64 @@
+"""What the kernel tells of a process and of the BPF programs that it holds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+_SYS_BPF = {"x86_64": 321, "aarch64": 280}
+_BPF_ENABLE_STATS = 32
+_TRACEFS = Path("/sys/kernel/tracing")
+
+
+def cpu_ns(pid: int) -> int:
+    """User and system time of all threads, to the nanosecond (those of /proc/PID/stat come in steps of 10 ms)."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def pss_kb(pid: int) -> int:
+    """Memory: what the process alone uses, and its share of what it uses with others."""
+    facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return int(facts["Pss"].split()[0])
+
+
+def bpf_run_time_ns(pid: int) -> int:
+    """Run time of all BPF programs that the process holds, while the kernel measures it (`BpfStats`)."""
+    programs: dict[str, int] = {}
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            facts = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
+            if "run_time_ns" in facts:
+                programs[facts["prog_id"]] = int(facts["run_time_ns"])
+    return sum(programs.values())
+
+
+def descriptors(pid: int) -> list[str]:
+    """What its open descriptors are, as /proc/PID/fd shows them."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(entry.readlink()))
+    return found
+
+
+class BpfStats:
+    """While open, the kernel measures every run of a BPF program; that alone costs some time."""
+
+    def __enter__(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        run_time = (ctypes.c_uint32 * 1)(0)  # BPF_STATS_RUN_TIME
+        self._handle = libc.syscall(
+            _SYS_BPF[platform.machine()], _BPF_ENABLE_STATS, ctypes.byref(run_time), ctypes.sizeof(run_time)
+        )
+        if self._handle < 0:
+            raise OSError(ctypes.get_errno(), "BPF_ENABLE_STATS")
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+
+def tracefs_is_mounted() -> bool:
+    return (_TRACEFS / "events").is_dir()
