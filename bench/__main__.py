@@ -55,7 +55,10 @@ def _again_with_tracefs() -> int:
 def _measure(bench: Bench, options: argparse.Namespace) -> Raw:
     parts = options.parts or _PARTS
     count, times = options.connections, range(options.repetitions)
-    results: Raw = {"machine": _machine(options.python), "options": vars(options)}
+    results: Raw = {
+        "machine": _machine(options.python),
+        "options": {name: value for name, value in vars(options).items() if name != "python"},
+    }
     if "start" in parts:
         results["start"] = bench.start(options.starts)
     if "delivery" in parts:
