@@ -41,6 +41,7 @@ class Done(NamedTuple):
 
     def document(self) -> Any:
         """Its JSON, which agrees with how it ended."""
+        assert self.stdout, self.stderr
         told = json.loads(self.stdout)
         assert self.status == told["exit_status"]
         assert told["ok"] == (self.status == 0)
