@@ -8,17 +8,20 @@ means unknown, or that there is none to name.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pytracecon import __version__
+from pytracecon.commands.console import show
 from pytracecon.commands.options import tracer_keywords
 from pytracecon.doctor import machine, report
 from pytracecon.doctor.machine import Machine
 from pytracecon.doctor.needs import NeedReport, try_all
 from pytracecon.errors import PytraceconError
 from pytracecon.filters import Filters
+from pytracecon.outputs.sink import ReaderGone
 
 __all__ = ["Diagnosis", "diagnose", "main"]
 
@@ -59,7 +62,8 @@ def main(options: argparse.Namespace) -> int:
         text = json.dumps(diagnosis.document(), indent=2)
     else:
         text = "\n".join(report.lines(diagnosis.machine, diagnosis.needs, traceable=diagnosis.problem is None))
-    print(text, flush=True)  # noqa: T201 - before the remedy, which goes to standard error
+    with contextlib.suppress(ReaderGone):  # what was found counts, read or not
+        show(text + "\n")
     if diagnosis.problem is not None:
         raise diagnosis.problem
     return 0

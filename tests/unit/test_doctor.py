@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -212,15 +213,20 @@ def test_mounts_are_found_by_their_kind(kind: str, points: list[str]) -> None:
     assert machine.mount_points(MOUNTINFO, kind) == points
 
 
-def test_a_missing_libbpf_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
-    absent = str(tmp_path / "libbpf.so.1")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytracecon", "doctor", "--libbpf", absent, "--json"],
-        capture_output=True,
+def run(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytracecon", "doctor", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(doctor.__file__).parents[2])},
     )
+
+
+def test_a_missing_libbpf_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
+    absent = str(tmp_path / "libbpf.so.1")
+    done = run("--libbpf", absent, "--json")
     document = json.loads(done.stdout)
     assert done.returncode == document["exit_status"] == 69
     assert done.stderr == f"pytracecon: {document['problem']}\n"
@@ -230,6 +236,24 @@ def test_a_missing_libbpf_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
     assert all(
         candidate["reason"] == document["problem"] for told in document["needs"] for candidate in told["candidates"]
     )
+
+
+def test_a_reader_that_has_gone_does_not_change_the_status() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        done = run("--libbpf", "/dev/null", stdout=stdout)
+    assert done.returncode == 69
+    assert done.stderr.startswith("pytracecon: /dev/null cannot be used as libbpf")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as stdout:
+        done = run("--libbpf", "/dev/null", stdout=stdout)
+    assert done.returncode == 74
+    assert done.stderr.startswith("pytracecon: standard output cannot be written: No space left")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_rung_that_does_not_exist_is_refused_by_name() -> None:
