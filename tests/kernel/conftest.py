@@ -100,8 +100,8 @@ def beacon(program: Path) -> Iterator[Beacon]:
 
 @pytest.fixture(scope="session")
 def everything(beacon: Beacon) -> Iterator[Trace]:
-    """One tracer of all that happens, for all tests that ask for no other."""
-    with Tracer() as tracer:
+    """One tracer of all that happens, for all tests that ask for no other. Its ring bears what others do meanwhile."""
+    with Tracer(ring_size="64M") as tracer:
         yield Trace(tracer, beacon)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 from traffic.actor import Actor
 
@@ -15,10 +16,14 @@ NAME = "pytracecon-test-"
 class Network:
     """A network namespace with its loopback up, and the processes in it."""
 
+    inodes: ClassVar[set[int]] = set()
+    """Of all namespaces that the tests made."""
+
     def __init__(self, program: Path) -> None:
         self.root = Actor.start(program, "root")
         self.root.do("unshare")
         self.inode = os.stat(self.path).st_ino
+        self.inodes.add(self.inode)
 
     @property
     def path(self) -> str:
