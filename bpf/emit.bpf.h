@@ -76,6 +76,16 @@ static __always_inline void count_forgotten(void)
 	slot->lost_map_at = bpf_ktime_get_ns();
 }
 
+static __always_inline void count_unseen(void)
+{
+	struct counters *slot = own_counters();
+
+	if (!slot)
+		return;
+	__sync_fetch_and_add(&slot->unseen, 1);
+	slot->unseen_at = bpf_ktime_get_ns();
+}
+
 static __always_inline bool anything_forgotten(void)
 {
 	struct shared *page = shared_page();

@@ -139,8 +139,9 @@ struct counters {
 	__u64 lost_ring_at; /* when that happened last */
 	__u64 lost_map;     /* connections that a full map could not remember */
 	__u64 lost_map_at;
+	__u64 unseen; /* connections whose end no tracepoint told: their memory serves another one */
+	__u64 unseen_at;
 	__u64 ids;
-	__u64 reserved[2];
 };
 
 #endif

@@ -208,7 +208,7 @@ static __always_inline void begin_mptcp_count(const struct sock *sk)
 	state->rx_base = BPF_CORE_READ(mptcp_sk(sk), ack_seq);
 }
 
-static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int old)
+static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int from)
 {
 	struct close_event *event;
 
@@ -222,10 +222,10 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 				  : 0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	if (state->conn.protocol == PROTO_TCP)
-		tcp_totals(&event->totals, sk, old, state->conn.direction == DIRECTION_OUT);
+		tcp_totals(&event->totals, sk, from, state->conn.direction == DIRECTION_OUT);
 	else
-		mptcp_totals(&event->totals, sk, old, state);
-	event->totals.ended = how_ended(sk, old, state, event->totals.tx_acked < event->totals.tx_bytes);
+		mptcp_totals(&event->totals, sk, from, state);
+	event->totals.ended = how_ended(sk, from, state, event->totals.tx_acked < event->totals.tx_bytes);
 	submit(event);
 }
 
@@ -239,7 +239,7 @@ static __always_inline void take_whole(struct sock_state *state, const struct so
 		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
 }
 
-static __always_inline void on_close(const struct sock *sk, struct sock_state *state, int old)
+static __always_inline void on_close(const struct sock *sk, struct sock_state *state, int from)
 {
 	bool waiting;
 
@@ -254,7 +254,7 @@ static __always_inline void on_close(const struct sock *sk, struct sock_state *s
 		return;
 	}
 	if (matched(sk, state))
-		report_close(state, sk, old);
+		report_close(state, sk, from);
 	/* It may still be accepted, dead as it is, and is the same connection then. */
 	if (waiting && state->conn.protocol == PROTO_TCP)
 		state->phase |= PHASE_CLOSED;
@@ -265,21 +265,21 @@ static __always_inline void on_close(const struct sock *sk, struct sock_state *s
 /* Of a change of state that says something of a connection: what it is to a socket that has no entry. */
 enum beginning { NOT_BEGINNING, BEGINS_OUTBOUND, BEGINS_INBOUND, UNKNOWN_OUTBOUND, UNKNOWN_CLOSING };
 
-static __always_inline enum beginning beginning_of(const struct sock *sk, int old, int new)
+static __always_inline enum beginning beginning_of(const struct sock *sk, int from, int to)
 {
-	if (new == STATE_SYN_SENT)
+	if (to == STATE_SYN_SENT)
 		return BEGINS_OUTBOUND;
-	if (old == STATE_SYN_SENT && (new == STATE_ESTABLISHED || new == STATE_CLOSE))
+	if (from == STATE_SYN_SENT && (to == STATE_ESTABLISHED || to == STATE_CLOSE))
 		return UNKNOWN_OUTBOUND;
 	/* A child has no file before it is accepted; a socket that connects to itself has one. */
-	if (new == STATE_ESTABLISHED)
+	if (to == STATE_ESTABLISHED)
 		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
-	return new == STATE_CLOSE &&old != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
+	return to == STATE_CLOSE && from != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
 }
 
 /* Fills a fresh entry; false if nothing is to be said of this connection. */
 static __always_inline bool begin_anew(struct sock_state *fresh, const struct sock *sk, __u8 protocol,
-				       enum beginning beginning, int old)
+				       enum beginning beginning, int from)
 {
 	__u8 direction = beginning == BEGINS_INBOUND ? DIRECTION_IN : DIRECTION_OUT;
 
@@ -292,40 +292,63 @@ static __always_inline bool begin_anew(struct sock_state *fresh, const struct so
 		fresh->conn.flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
 		fresh->phase = PHASE_MATCHED | PHASE_UNKNOWN;
 		if (beginning == UNKNOWN_CLOSING)
-			direction = direction_of(sk, protocol, old);
+			direction = direction_of(sk, protocol, from);
 	}
 	begin(fresh, sk, protocol, direction);
 	return !(fresh->phase & PHASE_UNKNOWN) || tuple_wanted(&fresh->conn);
 }
 
-static __always_inline int on_state(const struct sock *sk, int old, int new)
+/* The changes that say something; the others are looked at by nobody. */
+static __always_inline bool noteworthy(int to)
+{
+	return to == STATE_ESTABLISHED || to == STATE_SYN_SENT || to == STATE_FIN_WAIT1 || to == STATE_CLOSE ||
+	       to == STATE_CLOSE_WAIT || to == STATE_LISTEN;
+}
+
+/*
+ * An entry of a connection that must be over, for another one begins in its memory. Only an attempt becomes
+ * established with an entry, or a fast open that was accepted before.
+ */
+static __always_inline bool stale(const struct sock_state *state, int to)
+{
+	if (to == STATE_SYN_SENT)
+		return true;
+	return to == STATE_ESTABLISHED && !(state->phase & PHASE_ATTEMPT) &&
+	       (state->established || !(state->phase & PHASE_ACCEPTED));
+}
+
+static __always_inline int on_state(const struct sock *sk, int from, int to)
 {
 	struct sock_state *state, fresh = {};
 	__u8 protocol = protocol_of(sk);
 
-	if (!protocol || old == new)
+	if (!protocol || from == to)
 		return 0;
-	if (new == STATE_LISTEN) {
+	if (to == STATE_LISTEN) {
 		on_listen(sk);
 		return 0;
 	}
-	if (old == STATE_LISTEN && new == STATE_CLOSE) {
+	if (from == STATE_LISTEN && to == STATE_CLOSE) {
 		on_listen_end(sk);
 		return 0;
 	}
-	if (new != STATE_SYN_SENT &&new != STATE_ESTABLISHED &&new != STATE_CLOSE &&new != STATE_FIN_WAIT1 &&new !=
-	    STATE_CLOSE_WAIT)
+	if (!noteworthy(to))
 		return 0;
 	state = state_of(sk);
-	if (new == STATE_FIN_WAIT1 || new == STATE_CLOSE_WAIT) {
+	if (state && stale(state, to)) {
+		if (!(state->phase & PHASE_CLOSED))
+			count_unseen();
+		state = NULL;
+	}
+	if (to == STATE_FIN_WAIT1 || to == STATE_CLOSE_WAIT) {
 		if (state && !(state->phase & (PHASE_LOCAL_FIRST | PHASE_REMOTE_FIRST)))
-			state->phase |= new == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
+			state->phase |= to == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
 		return 0;
 	}
-	if (!state || new == STATE_SYN_SENT) {
-		enum beginning beginning = beginning_of(sk, old, new);
+	if (!state || to == STATE_SYN_SENT) {
+		enum beginning beginning = beginning_of(sk, from, to);
 
-		if (!begin_anew(&fresh, sk, protocol, beginning, old))
+		if (!begin_anew(&fresh, sk, protocol, beginning, from))
 			return 0;
 		if (beginning == BEGINS_OUTBOUND) {
 			on_attempt(sk, &fresh);
@@ -337,21 +360,21 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 				begin_mptcp_count(sk);
 			return 0;
 		}
-		if (new == STATE_ESTABLISHED)
+		if (to == STATE_ESTABLISHED)
 			remember(sk, &fresh);
 		state = &fresh;
 	}
 	barrier_var(state);
-	if (new == STATE_CLOSE) {
-		if (old == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+	if (to == STATE_CLOSE) {
+		if (from == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
 			on_attempt_end(sk, state);
-		else if (old == STATE_SYN_RECV && !(state->phase & PHASE_ACCEPTED))
+		else if (from == STATE_SYN_RECV && !(state->phase & PHASE_ACCEPTED))
 			forget(sk);
 		else
-			on_close(sk, state, old);
+			on_close(sk, state, from);
 		return 0;
 	}
-	if (old == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+	if (from == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
 		on_outbound(sk, state);
 	else
 		/* A fast open was accepted before its handshake was over. */
@@ -379,17 +402,122 @@ static __always_inline int on_destroy(const struct sock *sk)
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(state_btf, const struct sock *sk, const int old, const int new)
+/*
+ * Since 05b24ff9b2cf (v6.1) the kernel skips a program on a tracepoint while the same program runs on that CPU: a
+ * softirq that interrupts us would go untold, as happens to one in some thousand connections of a busy host. So the
+ * program is attached twice, as two that do nothing but call the one that works. The first notes what it was called
+ * for; the second works only if it finds no such note, which is when the first was skipped. At most one is running at
+ * any moment, and softirqs do not interrupt each other: so the other one is always there to be called.
+ */
+struct notes {
+	__u64 working; /* what the first is working on */
+	__u32 depth;
+	__u32 reserved;
+	__u64 what[8];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct notes);
+} notes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u32);
+} workers SEC(".maps");
+
+static __always_inline struct notes *own_notes(const struct sock *sk, int to, __u64 *what)
 {
-	return on_state(sk, old, new);
+	__u32 zero = 0;
+
+	bpf_probe_read_kernel(what, sizeof(*what), &sk);
+	*what = *what << 8 | to;
+	return bpf_map_lookup_elem(&notes, &zero);
 }
 
-SEC("raw_tp/inet_sock_set_state")
-int BPF_PROG(state_raw, const struct sock *sk, const int old, const int new)
+static __always_inline void note(const struct sock *sk, int to)
 {
-	return on_state(sk, old, new);
+	__u64 what;
+	struct notes *own = own_notes(sk, to, &what);
+	__u32 at;
+
+	if (!own)
+		return;
+	at = own->depth & 7;
+	own->what[at] = what;
+	own->depth = at + 1;
+	own->working = what;
 }
+
+static __always_inline void worked(const struct sock *sk, int to)
+{
+	__u64 what;
+	struct notes *own = own_notes(sk, to, &what);
+
+	if (own && own->working == what)
+		own->working = 0;
+}
+
+/*
+ * While the first works on something else, this cannot have been noted. Otherwise it should have been, and is looked
+ * for from the top: notes above it, and any left below, are of those whose second program was skipped.
+ */
+static __always_inline bool noted(const struct sock *sk, int to)
+{
+	__u64 what;
+	struct notes *own = own_notes(sk, to, &what);
+	int at;
+
+	if (!own || own->working)
+		return false;
+	for (at = 7; at >= 0; at--) {
+		if (at < (int)own->depth && own->what[at] == what) {
+			own->depth = at;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * A slot that stays empty. Since a76ab5731e32 (v6.13) a tracing program gets a stack of its own on each CPU, on the
+ * ground that it never runs twice there; this one may, and a program with a tail call keeps to the stack of its caller.
+ */
+#define NO_WORKER 1
+
+#define STATE_PROGRAMS(kind, suffix)                                                                                   \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_##suffix, const struct sock *sk, const int from, const int to)                              \
+	{                                                                                                              \
+		if (!noteworthy(to))                                                                                   \
+			return 0;                                                                                      \
+		note(sk, to);                                                                                          \
+		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_skipped_##suffix, const struct sock *sk, const int from, const int to)                      \
+	{                                                                                                              \
+		if (!noteworthy(to) || noted(sk, to))                                                                  \
+			return 0;                                                                                      \
+		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_worker_##suffix, const struct sock *sk, const int from, const int to)                       \
+	{                                                                                                              \
+		on_state(sk, from, to);                                                                                \
+		worked(sk, to);                                                                                        \
+		bpf_tail_call(ctx, &workers, NO_WORKER);                                                               \
+		return 0;                                                                                              \
+	}
+
+STATE_PROGRAMS("tp_btf", btf)
+STATE_PROGRAMS("raw_tp", raw)
 
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(destroy_btf, const struct sock *sk)

@@ -16,13 +16,13 @@ static __always_inline bool fin_queued(int state)
  * the SYN of an active opener (a passive one starts behind it) and the FIN once it is acknowledged,
  * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE).
  */
-static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, int old, bool syn_counted)
+static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, int from, bool syn_counted)
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
 	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
 	__u64 received = BPF_CORE_READ(tp, bytes_received);
 	__u32 unacked = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
-	bool fin = fin_queued(old);
+	bool fin = fin_queued(from);
 
 	if (syn_counted && acked)
 		acked--;
@@ -37,7 +37,7 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	totals->rx_bytes = received;
 	totals->rtt = (__u64)(BPF_CORE_READ(tp, srtt_us) >> 3) * 1000;
 	totals->retransmits = BPF_CORE_READ(tp, total_retrans);
-	totals->state = old;
+	totals->state = from;
 }
 
 #define BOUND_TO_PORT 8 /* SOCK_BINDPORT_LOCK, net/sock.h */
@@ -71,13 +71,13 @@ static __always_inline __u8 direction_of(const struct sock *sk, __u8 protocol, i
  * An MPTCP connection counts for itself, over all its paths: data sequence numbers less where they began, with a
  * DATA_FIN of either side as one byte. 38967f424b5b (v6.5) counts what was received apart from it.
  */
-static __always_inline void mptcp_totals(struct totals *totals, const struct sock *sk, int old,
+static __always_inline void mptcp_totals(struct totals *totals, const struct sock *sk, int from,
 					 const struct sock_state *state)
 {
 	const struct mptcp_sock *msk = mptcp_sk(sk);
 	__u64 written, acked = 0;
 
-	totals->state = old;
+	totals->state = from;
 	if (!bpf_core_type_exists(struct mptcp_sock) || !state->tx_base)
 		return;
 	written = BPF_CORE_READ(msk, write_seq);
@@ -85,7 +85,7 @@ static __always_inline void mptcp_totals(struct totals *totals, const struct soc
 	bpf_core_read(&acked, sizeof(acked), &msk->snd_una);
 	totals->tx_bytes = written - state->tx_base;
 	totals->tx_acked = acked - state->tx_base;
-	if (fin_queued(old) && totals->tx_bytes) {
+	if (fin_queued(from) && totals->tx_bytes) {
 		totals->tx_bytes--;
 		if (acked == written)
 			totals->tx_acked--;
@@ -95,12 +95,12 @@ static __always_inline void mptcp_totals(struct totals *totals, const struct soc
 		return;
 	}
 	totals->rx_bytes = BPF_CORE_READ(msk, ack_seq) - state->rx_base;
-	if (old != STATE_ESTABLISHED && old != STATE_FIN_WAIT1 && totals->rx_bytes)
+	if (from != STATE_ESTABLISHED && from != STATE_FIN_WAIT1 && totals->rx_bytes)
 		totals->rx_bytes--;
 }
 
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */
-static __always_inline __u8 how_ended(const struct sock *sk, int old, const struct sock_state *state, bool fin_unacked)
+static __always_inline __u8 how_ended(const struct sock *sk, int from, const struct sock_state *state, bool fin_unacked)
 {
 	__u64 flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
 	int error = BPF_CORE_READ(sk, sk_err);
@@ -113,21 +113,21 @@ static __always_inline __u8 how_ended(const struct sock *sk, int old, const stru
 		return ENDED_LOCAL_RESET;
 	if (error)
 		return ENDED_TIMEOUT;
-	if (old == STATE_ESTABLISHED || old == STATE_CLOSE_WAIT || old == STATE_FIN_WAIT1 || old == STATE_SYN_RECV)
+	if (from == STATE_ESTABLISHED || from == STATE_CLOSE_WAIT || from == STATE_FIN_WAIT1 || from == STATE_SYN_RECV)
 		return ENDED_LOCAL_RESET;
 	/* Unread data or a zero linger after shutdown(): the socket has still its file, the peer sent no FIN. */
-	if (old == STATE_FIN_WAIT2 && !dead && !done)
+	if (from == STATE_FIN_WAIT2 && !dead && !done)
 		return ENDED_LOCAL_RESET;
-	if ((old == STATE_LAST_ACK || old == STATE_CLOSING) && fin_unacked)
+	if ((from == STATE_LAST_ACK || from == STATE_CLOSING) && fin_unacked)
 		return ENDED_LOCAL_RESET;
 	if (state->phase & PHASE_REMOTE_FIRST)
 		return ENDED_REMOTE_CLOSE;
 	if (state->phase & PHASE_LOCAL_FIRST)
 		return ENDED_LOCAL_CLOSE;
 	/* Older than the tracer: only the states that are reached one way tell. */
-	if (old == STATE_LAST_ACK)
+	if (from == STATE_LAST_ACK)
 		return ENDED_REMOTE_CLOSE;
-	if (old == STATE_FIN_WAIT2 || old == STATE_CLOSING)
+	if (from == STATE_FIN_WAIT2 || from == STATE_CLOSING)
 		return ENDED_LOCAL_CLOSE;
 	return ENDED_UNKNOWN;
 }

@@ -25,7 +25,7 @@ from pytracecon.errors import (
     VerifierRejected,
 )
 from pytracecon.filters.places import cgroup2_mounts
-from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
+from pytracecon.probes import NEEDS, TWINS, Candidate, Need, Probe, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,8 +49,9 @@ class Loaded:
     probes: list[Probe]
 
     @property
-    def programs(self) -> list[_libbpf.Program]:
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached]
+    def alone(self) -> list[_libbpf.Program]:
+        """What is attached and has nobody to stand in when the kernel skips it."""
+        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.name not in TWINS]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""
@@ -70,13 +71,13 @@ class _Trial:
 
     def choose(self, need: Need, rung: str) -> Candidate | None:
         for candidate in candidates(need, rung):
-            if not any(name in self.refused for name in candidate.programs):
+            if not any(name in self.refused for name in candidate.required):
                 return candidate
         return None
 
     def refuse_rung(self, rung: str, cause: PytraceconError) -> None:
         for candidate in (each for need in NEEDS for each in need.candidates if each.rung == rung):
-            self.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
+            self.refused.update(dict.fromkeys((*candidate.required, *candidate.extras), cause))
 
     def programs(self, candidate: Candidate) -> list[str]:
         usable = [name for name in candidate.either if name not in self.refused][:1]
@@ -161,7 +162,7 @@ def _require(needs: list[Need], chosen: dict[str, Candidate | None], rung: str, 
         cause = next(
             trial.refused[name]
             for candidate in candidates(need, rung)
-            for name in candidate.programs
+            for name in candidate.required
             if name in trial.refused
         )
         if rung == "auto":
@@ -179,7 +180,8 @@ def _attempt(
 ) -> Loaded | None:
     """One try with this choice; None if something of it was refused, which `trial` knows now."""
     wanted = {name: trial.programs(candidate) for name, candidate in chosen.items() if candidate is not None}
-    names = {name for group in wanted.values() for name in group}
+    workers = {candidate.worker for candidate in chosen.values() if candidate is not None and candidate.worker}
+    names = {name for group in wanted.values() for name in group} | workers
     with contextlib.ExitStack() as on_failure:
         opened = on_failure.enter_context(lib.open_object(image, btf=filters.btf))
         if not Path(_libbpf.KERNEL_BTF).exists() and _refuse_btf_kinds(opened, names, trial):
@@ -187,10 +189,12 @@ def _attempt(
         for name, program in opened.programs.items():
             program.autoload = name in names
         _prepare(opened, filters, chosen)
-        essential = {name for need in needs if need.essential for name in wanted[need.name]}
+        essential = workers | {name for need in needs if need.essential for name in wanted[need.name]}
         if not _load(opened, trial, essential):
             return None
         _fill(opened, filters)
+        for worker in workers:
+            opened.maps["workers"].update(_u32(0), _u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
         for need in needs:
             if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
@@ -328,7 +332,7 @@ def _outcome(
     """Every program that was attached or refused on the way to what was chosen."""
     for need in needs:
         for candidate in need.candidates:
-            for name in (*candidate.programs, *candidate.extras, *candidate.either):
+            for name in (*candidate.required, *candidate.extras, *candidate.either):
                 if candidate is chosen[need.name] and name in attached:
                     yield Probe(need.name, candidate.rung, name, attached=True)
                 elif name in trial.refused:

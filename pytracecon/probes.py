@@ -22,13 +22,23 @@ RUNGS = ("fentry", "kprobe", "tracepoint")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is."""
+    """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
+
+    `worker` is loaded only: `twins`, two of the programs, call it, so that one works when the kernel skips the other.
+    """
 
     rung: str
     programs: tuple[str, ...]
     extras: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
     attempt_hook: int = wire.ATTEMPT_UNSEEN
+    twins: tuple[str, ...] = ()
+    worker: str | None = None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """What must load."""
+        return self.programs if self.worker is None else (*self.programs, self.worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +69,18 @@ NEEDS = (
     Need(
         "states",
         (
-            Candidate("tracepoint", ("state_btf", "destroy_btf")),
-            Candidate("tracepoint", ("state_raw", "destroy_raw")),
+            Candidate(
+                "tracepoint",
+                ("state_btf", "state_skipped_btf", "destroy_btf"),
+                twins=("state_btf", "state_skipped_btf"),
+                worker="state_worker_btf",
+            ),
+            Candidate(
+                "tracepoint",
+                ("state_raw", "state_skipped_raw", "destroy_raw"),
+                twins=("state_raw", "state_skipped_raw"),
+                worker="state_worker_raw",
+            ),
         ),
         "TCP connections cannot be traced at all",
         essential=True,
@@ -133,6 +153,9 @@ NEEDS = (
         wanted=_of_processes,
     ),
 )
+
+
+TWINS = frozenset(name for need in NEEDS for candidate in need.candidates for name in candidate.twins)
 
 
 def candidates(need: Need, rung: str) -> tuple[Candidate, ...]:

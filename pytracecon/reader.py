@@ -31,7 +31,7 @@ class Reader:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
-        self._programs: list[Program] = loaded.programs
+        self._alone: list[Program] = loaded.alone
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
@@ -40,6 +40,8 @@ class Reader:
         self.lost_ring = 0
         self.lost_map = 0
         self.lost_probe = 0
+        self._unseen = 0
+        self._missed = 0
         self.drained = True
         """The last batch emptied the ring: time to rest before the next."""
         self._known_until = time.monotonic_ns()
@@ -84,6 +86,11 @@ class Reader:
         if forgotten > self.lost_map:
             count, self.lost_map = forgotten - self.lost_map, forgotten
             losses.append(self._lost(count, "map", max(self._pages.column("lost_map_at")), offset))
+        unseen = sum(self._pages.column("unseen"))
+        if unseen > self._unseen:
+            count, self._unseen = unseen - self._unseen, unseen
+            self.lost_probe += count
+            losses.append(self._lost(count, "probe", max(self._pages.column("unseen_at")), offset))
         if time.monotonic() - self._misses_asked >= _MISSES_EVERY:
             losses.extend(self.missed(offset))
         return losses
@@ -101,10 +108,11 @@ class Reader:
     def missed(self, offset: int) -> list[Event]:
         """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
         self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._programs)
-        if misses <= self.lost_probe:
+        misses = sum(program.info().recursion_misses for program in self._alone)
+        if misses <= self._missed:
             return []
-        count, self.lost_probe = misses - self.lost_probe, misses
+        count, self._missed = misses - self._missed, misses
+        self.lost_probe += count
         return [self._lost(count, "probe", time.monotonic_ns(), offset)]
 
     def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:

@@ -41,7 +41,7 @@ class Stats:
 
     `wanted` records were to be sent by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
     Of the events made from them `handed` went to the user's code. `lost_map` connections did not fit into the
-    kernel's table, and `lost_probe` hooks were skipped by the kernel.
+    kernel's table, and `lost_probe` times the kernel passed a hook by.
     """
 
     wanted: int

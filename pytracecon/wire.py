@@ -75,8 +75,9 @@ COUNTERS: Final[tuple[Field, ...]] = (
     ("lost_ring_at", "Q"),
     ("lost_map", "Q"),
     ("lost_map_at", "Q"),
+    ("unseen", "Q"),
+    ("unseen_at", "Q"),
     ("ids", "Q"),
-    ("reserved", "16x"),
 )
 
 SETTINGS: Final[tuple[Field, ...]] = (

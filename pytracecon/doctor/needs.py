@@ -70,7 +70,7 @@ def _of_need(need: Need, probes: list[Probe], outcome: Mapping[str, PytraceconEr
 
 def _of_candidate(candidate: Candidate, outcome: Mapping[str, PytraceconError | None]) -> CandidateReport:
     refused = {name: str(outcome[name]) for name in _names(candidate) if outcome.get(name) is not None}
-    reason = next((refused[name] for name in candidate.programs if name in refused), None)
+    reason = next((refused[name] for name in candidate.required if name in refused), None)
     if reason is not None:
         return CandidateReport(candidate.rung, list(candidate.programs), works=False, reason=reason)
     either = [name for name in candidate.either if name in outcome and name not in refused][:1]
@@ -84,4 +84,4 @@ def _of_candidate(candidate: Candidate, outcome: Mapping[str, PytraceconError | 
 
 
 def _names(candidate: Candidate) -> tuple[str, ...]:
-    return (*candidate.programs, *candidate.extras, *candidate.either)
+    return (*candidate.required, *candidate.extras, *candidate.either)
