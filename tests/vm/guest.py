@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,9 @@ def run(kernel: str, report: Path, arguments: list[str]) -> int:
         tests = arguments or ["tests/kernel", "-m", "not slow"]
         pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={inside}", *tests]
         machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(TIMEOUT)]
-        status = subprocess.run([*machine, "--", *pytest], cwd=TOP, check=False).returncode
+        with subprocess.Popen([*machine, "--", *pytest], cwd=TOP) as guest:
+            signal.signal(signal.SIGTERM, lambda *_: guest.terminate())  # it stops the virtual machine
+            status = guest.wait()
         if not inside.exists():
             print(f"{kernel}: the guest left no report")
             return status or 1
