@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytracecon import _libbpf, settings, tracefs, wire
+from pytracecon import _libbpf, privileges, settings, tracefs, wire
 from pytracecon.errors import (
     LockedDown,
     MissingBTF,
@@ -149,7 +149,7 @@ def _refuse_whole_rungs(lib: _libbpf.Libbpf, trial: _Trial) -> None:
         # let it happen says so before.
         os.close(lib.prog_load(_TRACING, _RETURN_ZERO, expected_attach_type=_TRACE_FENTRY, attach_btf_id=1))
     except OSError as error:
-        if error.errno == errno.EPERM and not _libbpf.missing_capabilities("fentry/"):
+        if error.errno == errno.EPERM and not privileges.missing_capabilities("fentry/"):
             cause = UnsupportedKernel("this kernel does not let fentry programs load, not even for root (EPERM)")
             trial.refuse_rung("fentry", cause)
 

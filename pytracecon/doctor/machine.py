@@ -12,7 +12,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytracecon import _libbpf, tracefs
+from pytracecon import _libbpf, privileges, tracefs
 from pytracecon.errors import InvalidValue, MissingBTF, MissingLibbpf
 from pytracecon.filters import Filters, files
 from pytracecon.filters.places import cgroup2_mounts
@@ -165,7 +165,7 @@ def _btf(lib: _libbpf.Libbpf | None, given: str | None) -> Btf:
 
 
 def _lockdown(mountinfo: str) -> Lockdown:
-    mode = _libbpf.lockdown()
+    mode = privileges.lockdown()
     if mode == "confidentiality":
         return Lockdown(mode, "no program may read kernel memory: boot with lockdown=integrity or none")
     if mode is None:
@@ -176,7 +176,7 @@ def _lockdown(mountinfo: str) -> Lockdown:
 
 
 def _capabilities(paranoid: int | None, memlock: Memlock) -> Capabilities:
-    held, known = _libbpf.capabilities()
+    held, known = privileges.capabilities()
     missing = {}
     if "CAP_SYS_ADMIN" not in held:  # it stands for the three below
         if "CAP_BPF" in known:
@@ -203,7 +203,7 @@ def _sysctl(name: str) -> int | None:
 def _memlock(lib: _libbpf.Libbpf | None) -> Memlock:
     limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     soft, hard = (None if limit == resource.RLIM_INFINITY else limit for limit in limits)
-    charged = None if lib is None or _libbpf.missing_capabilities() else _libbpf.memlock_charged(lib)
+    charged = None if lib is None or privileges.missing_capabilities() else privileges.memlock_charged(lib)
     return Memlock(charged, soft, hard)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pytracecon import _libbpf
-from pytracecon._libbpf import CAPABILITIES, Libbpf, Link, Object
+from pytracecon._libbpf import Libbpf, Link, Object
 from pytracecon.errors import (
     MissingBTF,
     MissingLibbpf,
@@ -28,6 +28,7 @@ from pytracecon.errors import (
     UnsupportedKernel,
     VerifierRejected,
 )
+from pytracecon.privileges import CAPABILITIES
 from traffic.leftovers import await_gone, bpf_ids_of
 
 PROGRAMS = r"""

@@ -18,22 +18,23 @@ from pathlib import Path
 
 import pytest
 
-from pytracecon import _libbpf
-from pytracecon._libbpf import Btf, Libbpf, Message, Prototype
+from pytracecon import _libbpf, _libbpf_api
+from pytracecon._libbpf import Btf, Libbpf, Message
+from pytracecon._libbpf_api import Prototype
 from pytracecon.errors import MissingBTF, MissingLibbpf, TracerClosed
 
 SYSTEM = "libbpf.so.1"
 LIBRARIES = [SYSTEM, *filter(None, os.environ.get("PYTRACECON_LIBBPFS", "").split(":"))]
 STRUCTURES: dict[type[ctypes.Structure], str] = {
-    _libbpf.OpenOpts: "bpf_object_open_opts",
-    _libbpf.UprobeOpts: "bpf_uprobe_opts",
-    _libbpf.UprobeMultiOpts: "bpf_uprobe_multi_opts",
-    _libbpf.IterAttachOpts: "bpf_iter_attach_opts",
-    _libbpf.ProgLoadOpts: "bpf_prog_load_opts",
-    _libbpf.ProgInfo: "bpf_prog_info",
+    _libbpf_api.OpenOpts: "bpf_object_open_opts",
+    _libbpf_api.UprobeOpts: "bpf_uprobe_opts",
+    _libbpf_api.UprobeMultiOpts: "bpf_uprobe_multi_opts",
+    _libbpf_api.IterAttachOpts: "bpf_iter_attach_opts",
+    _libbpf_api.ProgLoadOpts: "bpf_prog_load_opts",
+    _libbpf_api.ProgInfo: "bpf_prog_info",
 }
 SINCE: dict[type[ctypes.Structure], int] = {
-    _libbpf.UprobeMultiOpts: 3
+    _libbpf_api.UprobeMultiOpts: 3
 }  # the minor version of libbpf whose headers have it
 
 
@@ -59,7 +60,7 @@ def symbols(path: str) -> tuple[tuple[int, int], set[str]]:
 
 
 @pytest.mark.parametrize("path", LIBRARIES)
-@pytest.mark.parametrize("prototype", _libbpf.PROTOTYPES, ids=lambda prototype: prototype.name)
+@pytest.mark.parametrize("prototype", _libbpf_api.PROTOTYPES, ids=lambda prototype: prototype.name)
 def test_every_prototype_is_there_from_the_version_that_it_names(path: str, prototype: Prototype) -> None:
     try:
         library = _libbpf.open_library(None if path == SYSTEM else path)
@@ -185,9 +186,10 @@ def test_without_libbpf_1_an_installed_0_is_named(libraries: list[str], said: st
         compiled(tmp_path, name, OLD)
     script = """
         import pytracecon._libbpf as b
+        from pytracecon.errors import MissingLibbpf
         try:
             b.open_library()
-        except b.MissingLibbpf as error:
+        except MissingLibbpf as error:
             print(error)
     """
     assert run(script, LD_LIBRARY_PATH=str(tmp_path)).stdout.replace(f"{tmp_path}/", "").startswith(said)
@@ -240,32 +242,6 @@ def test_an_interrupt_while_libbpf_talks_comes_out_of_the_call(lib: Libbpf, monk
         lib.open_object(b"no ELF")
     monkeypatch.undo()
     assert lib.num_possible_cpus() > 0
-
-
-def said(*texts: str) -> list[Message]:
-    return [Message(logging.WARNING, text) for text in texts]
-
-
-LOG = "".join(f"{number}: insn\n" for number in range(10)) + "R1 invalid mem access\nprocessed 10 insns\n"
-
-
-def test_a_verifier_log_is_told_by_its_last_lines_on_one_line() -> None:
-    assert _libbpf._last(LOG) == "(7 lines omitted) | 7: insn | 8: insn | 9: insn | R1 invalid mem access"
-    assert _libbpf._last("one\n; \n\n2\n3\n4\n5\n") == "(1 line omitted) | 2 | 3 | 4 | 5"
-    assert _libbpf._last("one\ntwo\nprocessed 2 insns (limit 1000000)\n") == "one | two"
-
-
-def test_a_verifier_log_is_found_whole_in_what_libbpf_said() -> None:
-    begin, end = "prog 'connects': -- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --"
-    assert _libbpf._verifier_log(said("prog 'connects': BPF program load failed", f"{begin}{LOG}{end}", "more")) == LOG
-    assert _libbpf._verifier_log(said(f"{begin}processed 0 insns (limit 1000000)\n{end}")) == ""
-    assert _libbpf._verifier_log(said("prog 'connects': BPF program load failed")) == ""
-
-
-def test_the_program_that_failed_is_the_last_that_libbpf_names() -> None:
-    messages = said("prog 'first': a warning", "prog 'second': failed to load: -22", "failed to load object 'x'")
-    assert _libbpf._failed_program(messages) == "second"
-    assert _libbpf._failed_program(said("map 'ring': failed to create")) == ""
 
 
 # BTF.
