@@ -1,4 +1,4 @@
-"""An interrupt brings packets while a program runs on that CPU. The kernel then skips the program; nothing may get lost.
+"""An interrupt brings packets while a program runs on that CPU. The kernel skips the program then; nothing gets lost.
 
 The namespace's loopback hands all packets to the client's CPU by interrupt (RPS), so it happens all the time.
 """
