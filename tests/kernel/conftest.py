@@ -182,7 +182,7 @@ def own_name(node: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips(), "skips")
     config.addinivalue_line("markers", "io_uring: skipped where the kernel has none")
-    config.addinivalue_line("markers", "slow: moves gigabytes; left out (-m 'not slow') where everything is emulated")
+    config.addinivalue_line("markers", "slow: left out (-m 'not slow') where all is emulated")
 
 
 @pytest.fixture(scope="session", autouse=True)

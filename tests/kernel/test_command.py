@@ -73,7 +73,17 @@ def talk(network: Network) -> None:
     close(near, far)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+elsewhere = pytest.mark.slow(reason="starts a Python that no kernel has a say in")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        pytest.param(signal.SIGINT, id="SIGINT", marks=elsewhere),
+        pytest.param(signal.SIGHUP, id="SIGHUP", marks=elsewhere),
+    ],
+)
 def test_a_signal_ends_it_after_all_that_is_in_the_ring(
     run: Callable[..., Command], network: Network, number: signal.Signals
 ) -> None:
@@ -126,7 +136,7 @@ def test_killed_at_any_moment_it_leaves_nothing_in_the_kernel(run: Callable[...,
 
 def test_killed_while_it_starts_it_leaves_nothing_in_the_kernel() -> None:
     """Somewhere between the first program loaded and the last attached."""
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([sys.executable, "-m", "pytracecon"], stderr=subprocess.PIPE, cwd=TOP)
         held: set[tuple[str, int]] = set()
         while not held and process.poll() is None:
@@ -137,6 +147,7 @@ def test_killed_while_it_starts_it_leaves_nothing_in_the_kernel() -> None:
         assert await_gone(held) == set()
 
 
+@elsewhere
 def test_each_event_is_visible_at_once_in_a_pipe(run: Callable[..., Command], network: Network) -> None:
     command = run("--format", "json", "--netns", network.path, "--events", "established")
     assert command.process.stdout
@@ -147,6 +158,7 @@ def test_each_event_is_visible_at_once_in_a_pipe(run: Callable[..., Command], ne
         assert json.loads(command.process.stdout.readline())["local_port"] == (end.local or ("", 0))[1]
 
 
+@elsewhere
 def test_a_closed_pipe_ends_it_quietly(run: Callable[..., Command], network: Network) -> None:
     command = run("--format", "json", "--netns", network.path)
     assert command.process.stdout
@@ -159,6 +171,7 @@ def test_a_closed_pipe_ends_it_quietly(run: Callable[..., Command], network: Net
     assert "Traceback" not in command.process.stderr.read()
 
 
+@elsewhere
 def test_a_full_disk_is_said_and_nothing_is_left_attached(run: Callable[..., Command], network: Network) -> None:
     with open("/dev/full", "w") as full:
         command = run("--format", "json", "--netns", network.path, stdout=full)
@@ -170,6 +183,7 @@ def test_a_full_disk_is_said_and_nothing_is_left_attached(run: Callable[..., Com
     assert await_gone(held) == set()
 
 
+@elsewhere
 def test_duration_ends_it(run: Callable[..., Command], network: Network) -> None:
     command = run("--format", "json", "--netns", network.path, "--duration", "1.5")
     talk(network)
@@ -178,6 +192,7 @@ def test_duration_ends_it(run: Callable[..., Command], network: Network) -> None
     assert len(events(lines)) == 5
 
 
+@elsewhere
 def test_count_ends_it(run: Callable[..., Command], network: Network) -> None:
     command = run("--format", "json", "--netns", network.path, "--count", 7)
     network.actor("flood").do("flood", 10, 5)
@@ -186,6 +201,7 @@ def test_count_ends_it(run: Callable[..., Command], network: Network) -> None:
     assert len(events(lines)) == 7
 
 
+@elsewhere
 @pytest.mark.parametrize(("option", "status"), [("--fail-on-loss", 75), ("-v", 0)])
 def test_a_loss_fails_the_run_if_asked(run: Callable[..., Command], network: Network, option: str, status: int) -> None:
     command = run("--format", "json", "--netns", network.path, "--ring-size", "4K", option)
@@ -199,6 +215,7 @@ def test_a_loss_fails_the_run_if_asked(run: Callable[..., Command], network: Net
     assert f"{lost} lost (ring {lost})" in said
 
 
+@elsewhere
 def test_two_commands_at_once_do_not_disturb_each_other(run: Callable[..., Command], network: Network) -> None:
     commands = [run("--format", "json", "--netns", network.path) for _ in range(2)]
     talk(network)
@@ -211,6 +228,7 @@ def test_two_commands_at_once_do_not_disturb_each_other(run: Callable[..., Comma
     assert told[0] == told[1]
 
 
+@elsewhere
 def test_without_privilege_one_line_says_which_is_missing() -> None:
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     command = [*powerless, sys.executable, "-m", "pytracecon"]

@@ -155,6 +155,13 @@ class Actor:
         self.uid = uid
 
     @property
+    def segments_resent(self) -> int:
+        """How often its namespace sent a segment again, all sockets together."""
+        lines = Path(f"/proc/{self._family[0].pid}/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(values[names.index("RetransSegs")])
+
+    @property
     def cgroup(self) -> int | None:
         """The id of its cgroup (v2): the inode of the folder. None where no such hierarchy is mounted."""
         mount = cgroup2_mount()
@@ -177,6 +184,9 @@ class Actor:
         """SIGKILL, and wait until the process is gone with all it held."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self._await_end()
+
+    def _await_end(self) -> None:
         if not select.select([self._process], [], [], DEADLINE)[0]:
             raise TrafficError(f"process {self.pid} does not die")
         if self._reap:
@@ -188,8 +198,7 @@ class Actor:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(actor._process, signal.SIGKILL)
         for actor in self._family:
-            if actor._reap:
-                actor._reap()
+            actor._await_end()
             actor._channel.close()
             os.close(actor._process)
         self._family.clear()

@@ -32,6 +32,20 @@ class Known:
 KNOWN = Known()
 
 
+@dataclass(frozen=True)
+class Between:
+    """Equals any number from `least` to `most`: what happened between two looks at a counter is not known."""
+
+    least: int
+    most: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and self.least <= other <= self.most
+
+    def __hash__(self) -> int:
+        return 0
+
+
 @dataclass(slots=True)
 class Told:
     """What must be told of an end: its events in order, and the facts that are not the end's own."""
@@ -137,7 +151,7 @@ def _facts(event: ConnectionEvent, told: Told) -> dict[str, object]:
             "rx_bytes": received,
             "ended": told.ended,
             # An MPTCP connection has none of its own; its paths have.
-            "retransmits": end.resent if end.proto == "tcp" else None,
+            "retransmits": Between(end.resent, end.actor.segments_resent) if end.proto == "tcp" else None,
         }
     return {}
 
