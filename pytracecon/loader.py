@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import _libbpf, privileges, settings, tracefs, wire
+from pytracecon._libbpf_api import ENOTSUPP
 from pytracecon.errors import (
     LockedDown,
     MissingBTF,
@@ -109,11 +110,9 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
         # One of each need at a time, and none is essential: what is refused does not end the search.
         needs = [replace(need, candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
         with contextlib.closing(_settle(lib, image, filters, needs, trial)) as loaded:
+            if (refused := read_existing(loaded)) is not None:
+                trial.refused["existing"] = refused
             works.update(probe.name for probe in loaded.probes if probe.attached)
-            try:
-                read_existing(loaded)
-            except PytraceconError as error:
-                trial.refused[error.program] = error
     return dict.fromkeys(works) | trial.refused
 
 
@@ -180,8 +179,10 @@ def _attempt(
 ) -> Loaded | None:
     """One try with this choice; None if something of it was refused, which `trial` knows now."""
     wanted = {name: trial.programs(candidate) for name, candidate in chosen.items() if candidate is not None}
-    workers = {candidate.worker for candidate in chosen.values() if candidate is not None and candidate.worker}
-    names = {name for group in wanted.values() for name in group} | workers
+    workers = {
+        name: candidate.worker for name, candidate in chosen.items() if candidate is not None and candidate.worker
+    }
+    names = {name for group in wanted.values() for name in group}.union(workers.values())
     with contextlib.ExitStack() as on_failure:
         opened = on_failure.enter_context(lib.open_object(image, btf=filters.btf))
         if not Path(_libbpf.KERNEL_BTF).exists() and _refuse_btf_kinds(opened, names, trial):
@@ -189,11 +190,11 @@ def _attempt(
         for name, program in opened.programs.items():
             program.autoload = name in names
         _prepare(opened, filters, chosen)
-        essential = workers | {name for need in needs if need.essential for name in wanted[need.name]}
+        essential = {name for need in needs if need.essential for name in (*wanted[need.name], workers.get(need.name))}
         if not _load(opened, trial, essential):
             return None
         _fill(opened, filters)
-        for worker in workers:
+        for worker in workers.values():
             opened.maps["workers"].update(_u32(0), _u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
         for need in needs:
@@ -229,9 +230,12 @@ def _networks(filters: Filters) -> tuple[tuple[str, list[tuple[bytes, bytes]]], 
 
 
 _FATAL = (MissingPrivilege, MissingBTF, LockedDown)
+_OF_THE_KIND = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP)
+"""What a kernel says to all programs of a kind that it does not take. Not ESRCH or ENOENT, by which libbpf says that
+the one function or tracepoint that the program is for is absent or inlined here."""
 
 
-def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
+def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str | None]) -> bool:
     try:
         opened.load()
     except PytraceconError as error:
@@ -241,7 +245,7 @@ def _load(opened: _libbpf.Object, trial: _Trial, essential: set[str]) -> bool:
         if not error.program or (isinstance(error, _FATAL) and error.program in essential):
             raise
         trial.refused[error.program] = error
-        if not isinstance(error, VerifierRejected):
+        if not isinstance(error, VerifierRejected) and isinstance(error, OSError) and error.errno in _OF_THE_KIND:
             # The kernel did not even look at it: it refuses the kind, not the program.
             kind = _kind(opened.programs[error.program])
             trial.refused.update({name: error for name, each in opened.programs.items() if _kind(each) == kind})
@@ -341,11 +345,34 @@ def _outcome(
                 break
 
 
-def read_existing(loaded: Loaded) -> None:
-    """Run the iterator once: it fills the kernel's own tables with what every process holds open now."""
-    if not any(probe.need == "existing" and probe.attached for probe in loaded.probes):
-        return
-    with loaded.object.programs["existing"].attach_iter() as link:
+_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+def read_existing(loaded: Loaded) -> PytraceconError | None:
+    """Run the iterator once: it fills the kernel's own tables with what every process holds open now.
+
+    What keeps it from running costs this need only, and its probe says so; it is returned. OSError if this process is
+    out of memory or files.
+    """
+    for place, probe in enumerate(loaded.probes):
+        if probe.need == "existing" and probe.attached:
+            try:
+                _run_iterator(loaded.object.programs[probe.name])
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    raise
+                refused = error if isinstance(error, PytraceconError) else _not_run(probe.name, error)
+                loaded.probes[place] = replace(probe, attached=False, detail=str(refused))
+                return refused
+    return None
+
+
+def _not_run(name: str, error: OSError) -> UnsupportedKernel:
+    return UnsupportedKernel(f"running BPF iterator {name} failed: {error.strerror}")
+
+
+def _run_iterator(program: _libbpf.Program) -> None:
+    with program.attach_iter() as link:
         handle = link.iter_create()
         try:
             while True:

@@ -1,0 +1,109 @@
+"""What this kernel has not costs the program that is for it, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pytracecon import loader
+from pytracecon.errors import MissingPrivilege, UnsupportedKernel
+from pytracecon.filters import Filters
+from pytracecon.loader import Loaded
+from pytracecon.privileges import CAPABILITIES
+from pytracecon.probes import Probe
+
+FORK, ABSENT = b"tp_btf/sched_process_fork", b"tp_btf/sched_process_spoo"
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[], Loaded]]:
+    """Loads what follows this process."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(contextlib.closing(loader.load(Filters.parse(pid=os.getpid()))))
+
+
+@pytest.fixture
+def fork_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One program of the object is for a tracepoint that no kernel has."""
+    image = loader.object_image()
+    assert FORK in image
+    monkeypatch.setattr(loader, "object_image", lambda: image.replace(FORK, ABSENT))
+
+
+def attached(probes: list[Probe]) -> set[str]:
+    return {probe.name for probe in probes if probe.attached}
+
+
+@pytest.mark.usefixtures("fork_absent")
+def test_an_absent_function_costs_its_own_program_and_no_other_of_its_kind(load: Callable[[], Loaded]) -> None:
+    probes = load().probes
+    assert {"state_btf", "fork_raw"} <= attached(probes)
+    refused = {probe.name: probe.detail for probe in probes if not probe.attached and "_btf" in probe.name}
+    assert refused.keys() == {"fork_btf"}
+    assert ABSENT.decode().partition("/")[2] in refused["fork_btf"]
+
+
+@pytest.mark.usefixtures("fork_absent")
+def test_a_survey_finds_that_program_alone_refused() -> None:
+    outcome = loader.survey(Filters.parse())
+    assert [name for name, error in outcome.items() if error is not None and name.endswith("_btf")] == ["fork_btf"]
+
+
+@contextlib.contextmanager
+def effective(bits: int) -> Iterator[None]:
+    """Of its capabilities, this thread may use these only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    before, now = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then bits 32 up
+    assert libc.capget(header, before) == libc.capget(header, now) == 0
+    now[0], now[3] = bits & 0xFFFFFFFF, bits >> 32
+    assert libc.capset(header, now) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
+
+
+def test_a_survey_needs_no_essential_program_to_load() -> None:
+    with effective(1 << CAPABILITIES["CAP_BPF"]):
+        outcome = loader.survey(Filters.parse())
+    for name in ("state_btf", "state_worker_btf", "state_raw", "state_worker_raw"):
+        assert isinstance(outcome[name], MissingPrivilege)
+
+
+def test_an_iterator_that_does_not_attach_costs_its_own_need(load: Callable[[], Loaded]) -> None:
+    loaded = load()
+    before = attached(loaded.probes)
+    loaded.object.programs["existing"] = loaded.object.programs["state_btf"]  # no iterator: the kernel refuses
+    refused = loader.read_existing(loaded)
+    assert isinstance(refused, UnsupportedKernel)
+    assert attached(loaded.probes) == before - {"existing"}
+    assert [probe.detail for probe in loaded.probes if probe.name == "existing"] == [str(refused)]
+
+
+def test_an_iterator_that_runs_stays_attached(load: Callable[[], Loaded]) -> None:
+    loaded = load()
+    before = list(loaded.probes)
+    assert loader.read_existing(loaded) is None
+    assert loaded.probes == before
+
+
+def test_a_process_without_a_free_file_is_told_so(load: Callable[[], Loaded]) -> None:
+    loaded = load()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as failed:
+            loader.read_existing(loaded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failed.value.errno == errno.EMFILE
+    assert "existing" in attached(loaded.probes)
