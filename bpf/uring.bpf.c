@@ -52,10 +52,15 @@ int BPF_PROG(uring_entry, void *ring_context, struct io_kiocb *request, struct i
 	return on_completion(request, entry->res);
 }
 
-/* Since 502c87d65564 (v5.18, and in later 5.10 and 5.15): context, request, user data, result. */
+/*
+ * Since 502c87d65564 (v5.18): context, request, user data, result, flags. The fifth argument is read only because the
+ * older shape has four, and would be taken for this one.
+ */
 SEC("tp_btf/io_uring_complete")
-int BPF_PROG(uring_result, void *ring_context, struct io_kiocb *request, __u64 user_data, int result)
+int BPF_PROG(uring_result, void *ring_context, struct io_kiocb *request, __u64 user_data, int result,
+	     unsigned int flags)
 {
+	barrier_var(flags);
 	return on_completion(request, result);
 }
 
