@@ -1,10 +1,14 @@
-"""Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C.
+"""Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C, and the way from records to JSON lines.
 
-Python has no acquire and release ordering, and on arm64 a ring cannot be read without. Nothing else is in here: the
-records are copied out as they are, many in one call, and Python reads them at leisure.
+Python has no acquire and release ordering, and on arm64 a ring cannot be read without. The records are copied out as
+they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's.
 """
 
+from pathlib import Path
+
 from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
 
 ffibuilder = FFI()
 
@@ -27,6 +31,28 @@ ffibuilder.cdef(
 
     void ring_take(ring *r, void *out, size_t room, batch *b);
     size_t ring_unread(ring *r);
+
+    typedef struct {
+        uint8_t size;
+        char text[63];
+    } word;
+
+    typedef struct {
+        const word *words;
+        uint32_t count;
+    } table;
+
+    typedef struct {
+        table kinds, protocols, directions, owners, ends, states, errors;
+        size_t read;
+        size_t records;
+        size_t written;
+        uint64_t last;
+        int strange;
+        ...;
+    } json;
+
+    void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room);
     """
 )
 
@@ -36,20 +62,14 @@ ffibuilder.set_source(
     #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
+    #include <time.h>
+    #include <linux/types.h>
+    #include "events.h"
 
     /* The first eight bytes of a record in the ring, from linux/bpf.h. */
     #define BUSY (1U << 31)
     #define DISCARDED (1U << 30)
     #define RING_HEADER 8
-
-    /* struct header of bpf/events.h */
-    struct header {
-        uint64_t time;
-        uint32_t lost;
-        uint16_t cpu;
-        uint8_t kind;
-        uint8_t words;
-    };
 
     typedef struct {
         unsigned long *consumer;
@@ -111,7 +131,9 @@ ffibuilder.set_source(
     {
         return __atomic_load_n(r->producer, __ATOMIC_ACQUIRE) - *r->consumer;
     }
-    """,
+    """
+    + (HERE / "json_lines.c").read_text(encoding="utf-8"),
+    include_dirs=[str(HERE.parent / "bpf")],
     extra_compile_args=["-O2"],
 )
 

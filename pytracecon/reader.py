@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytracecon import wire
 from pytracecon.clock import wall_offset
@@ -22,6 +22,30 @@ NAP = 0.025
 
 _MISSES_EVERY = 1.0
 _SETTLED_WITHIN = 1.0
+
+
+T = TypeVar("T")
+
+
+class Form(Protocol[T]):
+    """What the user gets: events, or lines that tell them."""
+
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[T], int]:
+        """What whole records make, and the time of the last of them. `offset_ns` leads from their clock to ours."""
+
+    def events(self, events: list[Event]) -> list[T]:
+        """What events make that no record carried."""
+
+
+class Events:
+    """Each event as its dataclass."""
+
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], int]:
+        events: list[Event] = [*decode(batch, offset_ns)]
+        return events, events[-1].time_ns - offset_ns
+
+    def events(self, events: list[Event]) -> list[Event]:
+        return events
 
 
 class Reader:
@@ -56,24 +80,23 @@ class Reader:
         """End a wait, now or the next one. Safe in a signal handler."""
         os.eventfd_write(self._wake, 1)
 
-    def take(self) -> list[Event]:
+    def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
         batch = self._ring.take()
-        events: list[Event] = []
-        if batch.records:
-            self.delivered += batch.records
-            events.extend(decode(batch.data, offset))
+        taken: list[T] = []
         if batch.lost:
             self.lost_ring += batch.lost
-            first = events[0].time_ns
-            events.insert(0, Lost(first, batch.lost, "ring", self._known_until + offset, first))
+            first = wire.time_of(batch.data) + offset
+            taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
         if batch.records:
-            self._known_until = events[-1].time_ns - offset
+            self.delivered += batch.records
+            made, self._known_until = form.records(batch.data, offset)
+            taken += made
         self.drained = self._ring.unread() == 0
         if self.drained:
-            events.extend(self._late_losses(offset))
-        return events
+            taken += form.events(self._late_losses(offset))
+        return taken
 
     def _late_losses(self, offset: int) -> list[Event]:
         """What was lost after the last record, or elsewhere than in the ring."""
@@ -144,16 +167,15 @@ class Reader:
             self.epoll.poll(NAP if timeout is None else min(NAP, timeout))
         self._pages.rest(wire.AWAKE)
 
-    def settle(self) -> list[Event]:
+    def settle(self, form: Form[T]) -> list[T]:
         """After detaching: everything that is still in the ring, until the books are closed."""
-        events: list[Event] = []
+        taken: list[T] = []
         deadline = time.monotonic() + _SETTLED_WITHIN
         while True:
-            events.extend(self.take())
+            taken += self.take(form)
             if self.wanted == self.delivered + self.lost_ring or time.monotonic() > deadline:
                 break
-        events.extend(self.missed(wall_offset()))
-        return events
+        return taken + form.events(self.missed(wall_offset()))
 
     def close(self) -> None:
         self.epoll.close()

@@ -5,6 +5,7 @@
             ...
 
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
+    tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
     tracer.probes                                # what is attached, what is not and why
 
@@ -20,12 +21,13 @@ import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from pytracecon import loader
 from pytracecon.errors import TracerClosed
 from pytracecon.filters import Filters, Keywords
-from pytracecon.reader import NAP, Reader
+from pytracecon.json_lines import Json, JsonBatch, joined
+from pytracecon.reader import NAP, Events, Form, Reader
 from pytracecon.wire import ASLEEP, AWAKE
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from pytracecon.events import Event
     from pytracecon.probes import Probe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Tracer:
         self._detached = False
         self._handed = 0
         self._queue: deque[Event] = deque()
+        self._json: Json | None = None
         self._lock = threading.RLock()
         self._loaded = loader.load(self.filters)
         try:
@@ -121,30 +126,43 @@ class Tracer:
     def read(self, timeout: float | None = None) -> list[Event]:
         """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
         with self._lock:
-            reader = self._use()
-            deadline = None if timeout is None else time.monotonic() + timeout
-            events = self._pending()
-            while not events and not self._detached:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if reader.drained and not self._stopping and left != 0:
-                    reader.wait(left)
-                events = self._take(reader)
-                if left == 0:
-                    break
+            events = self._read(Events(), timeout)
             self._handed += len(events)
             return events
+
+    def read_json(self, timeout: float | None = None) -> JsonBatch:
+        """What `read` would return, as the lines of `--format json`, at a fraction of its cost."""
+        with self._lock:
+            if self._json is None:
+                self._json = Json()
+            batch = joined(self._read(self._json, timeout))
+            self._handed += batch.events
+            return batch
+
+    def _read(self, form: Form[T], timeout: float | None) -> list[T]:
+        reader = self._use()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        taken = form.events(self._pending())
+        while not taken and not self._detached:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if reader.drained and not self._stopping and left != 0:
+                reader.wait(left)
+            taken = self._take(reader, form)
+            if left == 0:
+                break
+        return taken
 
     def _pending(self) -> list[Event]:
         events = list(self._queue)
         self._queue.clear()
         return events
 
-    def _take(self, reader: Reader) -> list[Event]:
+    def _take(self, reader: Reader, form: Form[T]) -> list[T]:
         if not self._stopping:
-            return reader.take()
+            return reader.take(form)
         self._loaded.detach()
         self._detached = True
-        return reader.settle()
+        return reader.settle(form)
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -184,6 +202,7 @@ class Tracer:
                 return
             self._final = self.stats
             self._closed = True
+            _living.discard(self)
             self._reader.close()
             self._loaded.close()
 

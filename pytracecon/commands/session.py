@@ -32,6 +32,8 @@ class Session:
     duration: float | None = None
     fail_on_loss: bool = False
     verbose: int = 0
+    json: bool = False
+    """The output is JSON lines: the tracer makes them itself where nobody has to see the events."""
     _left_out: int = 0
     _losses: int = 0
 
@@ -74,19 +76,33 @@ class Session:
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
         """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
         while not tracer.stopped:
-            events = tracer.read(self._patience(deadline))
-            if events:
-                self._write(events)
-            elif self.sink.pending:
-                self.sink.flush()
-            elif self.sink.has_reader and self.sink.reader_is_gone():
-                raise ReaderGone
+            if not self._transfer(tracer, self._patience(deadline)):
+                self._be_idle()
             if self.count == 0:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 tracer.stop()
                 deadline = None
         self.sink.flush()
+
+    def _be_idle(self) -> None:
+        if self.sink.pending:
+            self.sink.flush()
+        elif self.sink.has_reader and self.sink.reader_is_gone():
+            raise ReaderGone
+
+    def _transfer(self, tracer: Tracer, patience: float | None) -> bool:
+        """One batch; False if there was none."""
+        if self.json and self.shows is None and self.count is None:
+            batch = tracer.read_json(patience)
+            self._losses += batch.losses
+            if batch.events:
+                self.sink.write([(batch.data, batch.events)])
+            return batch.events > 0
+        events = tracer.read(patience)
+        if events:
+            self._write(events)
+        return bool(events)
 
     def _patience(self, deadline: float | None) -> float | None:
         """How long to wait for events: not at all while something is still to be written."""

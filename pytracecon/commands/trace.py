@@ -96,6 +96,7 @@ def _session(
         duration=duration,
         fail_on_loss=options.fail_on_loss,
         verbose=options.verbose,
+        json=options.format == "json",
     )
 
 

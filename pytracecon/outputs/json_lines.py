@@ -37,7 +37,7 @@ class JsonLines:
     def render(self, events: Iterable[Event]) -> list[Piece]:
         shapes = self._shapes
         rows = []
-        second = -SECOND
+        second = -1 << 63  # of no event
         until_second = ""
         for event in events:
             rest = event.time_ns - second

@@ -1,0 +1,101 @@
+"""Records as JSON lines without a Python object for each: `json_lines.c`, given the words that are written in Python.
+
+What a line looks like is said by `decode` and `outputs.json_lines`. The words are theirs, and whatever event the C side
+has no words for is theirs as well; that all other bytes are the same is tested.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+from pytracecon import decode as decoding
+from pytracecon import wire
+from pytracecon._ring import ffi, lib
+from pytracecon.decode import decode
+from pytracecon.events import Event, Lost
+
+__all__ = ["Json", "JsonBatch", "joined"]
+
+_ROOM = 1 << 18
+_ERRORS = max(errno.errorcode) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBatch:
+    """Whole lines, how many events they tell, and how many of those are `lost` events."""
+
+    data: bytes
+    events: int
+    losses: int = 0
+
+
+def joined(batches: list[JsonBatch]) -> JsonBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return JsonBatch(
+        b"".join([batch.data for batch in batches]),
+        sum(batch.events for batch in batches),
+        sum(batch.losses for batch in batches),
+    )
+
+
+class Json:
+    """The form (see `reader`) of `--format json`."""
+
+    def __init__(self) -> None:
+        # msgspec takes as long to import as all the rest, and whoever reads dataclasses has no use for it.
+        from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
+
+        self._lines = JsonLines()
+        self._out = ffi.new("char[]", _ROOM)
+        self._json = ffi.new("json *")
+        self._words = [self._hand_over(name, words) for name, words in _vocabulary().items()]
+
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], int]:
+        made: list[JsonBatch] = []
+        json, out, end = self._json, self._out, len(batch)
+        at = last = 0
+        with ffi.from_buffer(batch) as start:
+            while at < end:
+                lib.json_lines(json, start + at, end - at, offset_ns, out, _ROOM)
+                if json.records:
+                    made.append(JsonBatch(ffi.buffer(out, json.written)[:], json.records))
+                    last = json.last
+                    at += json.read
+                if json.strange:
+                    behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
+                    made += self.events([*decode(batch[at:behind], offset_ns)])
+                    last = wire.time_of(batch[at:])
+                    at = behind
+        return made, last
+
+    def events(self, events: list[Event]) -> list[JsonBatch]:
+        losses = sum(isinstance(event, Lost) for event in events)
+        return [JsonBatch(data, count, losses) for data, count in self._lines.render(events) if count]
+
+    def _hand_over(self, name: str, words: list[str]) -> Any:
+        """The C side keeps no reference: what is returned must live as long."""
+        there = ffi.new("word[]", [{"size": len(word), "text": word.encode()} for word in words])
+        setattr(self._json, name, {"words": there, "count": len(words)})
+        return there
+
+
+def _vocabulary() -> dict[str, list[str]]:
+    """The pieces of a line whose text is chosen by a number: `json` of json_lines.c."""
+    kinds = dict.fromkeys(range(max(wire.KINDS.values()) + 1), "")
+    kinds |= {number: f'{{"event":"{name}","time":"' for name, number in wire.KINDS.items()}
+    return {
+        "kinds": list(kinds.values()),
+        "protocols": [_piece(proto=word) for word in decoding.PROTOCOLS],
+        "directions": [_piece(direction=word) for word in decoding.DIRECTIONS],
+        "owners": [_piece(owner=word) for word in decoding.OWNERS],
+        "ends": [_piece(ended=word) for word in decoding.ENDED],
+        "states": [_piece(state=word) for word in decoding.STATES],
+        "errors": [_piece(error=error, reason=reason) for error, reason in map(decoding.failure, range(_ERRORS))],
+    }
+
+
+def _piece(**words: str | None) -> str:
+    return "".join(f',"{key}":"{word}"' for key, word in words.items() if word is not None)
