@@ -66,7 +66,7 @@ int BPF_PROG(uring_result, void *ring_context, struct io_kiocb *request, __u64 u
 
 /* Before: context, user data, result. */
 SEC("tp_btf/io_uring_complete")
-int BPF_PROG(uring_result_early, void *ring_context, __u64 user_data, long result)
+int BPF_PROG(uring_result_early, void *ring_context, __u64 user_data, int result)
 {
 	return on_completion(NULL, result);
 }
