@@ -10,13 +10,13 @@ import contextlib
 import errno
 import os
 import platform
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytracecon import _libbpf, privileges, settings, tracefs, wire
+from pytracecon import _libbpf, privileges, settings, wire
 from pytracecon._libbpf_api import ENOTSUPP
+from pytracecon.attach import attach
 from pytracecon.errors import (
     LockedDown,
     MissingBTF,
@@ -25,7 +25,7 @@ from pytracecon.errors import (
     UnsupportedKernel,
     VerifierRejected,
 )
-from pytracecon.filters.places import cgroup2_mounts
+from pytracecon.existing import read_existing
 from pytracecon.probes import NEEDS, TWINS, Candidate, Need, Probe, candidates
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from pytracecon.filters import Filters
 
 _KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
-_TASK_FILE_BUFFER = 4096
 _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _BTF_KINDS = ("tp_btf", "fentry", "iter")
@@ -195,7 +194,7 @@ def _attempt(
             return None
         _fill(opened, filters)
         for worker in workers.values():
-            opened.maps["workers"].update(_u32(0), _u32(opened.programs[worker].fd))
+            opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
         for need in needs:
             if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
@@ -266,17 +265,13 @@ def _kind(program: _libbpf.Program) -> str:
     return {"fexit": "fentry", "kretprobe": "kprobe"}.get(kind, kind)
 
 
-def _u32(number: int) -> bytes:
-    return number.to_bytes(4, sys.byteorder)
-
-
 def _fill(opened: _libbpf.Object, filters: Filters) -> None:
-    one = _u32(1)
+    one = settings.u32(1)
     for member in settings.members(filters):
         opened.maps["filter_values"].update(member, one)
     for number, ranges in enumerate((filters.remote_ports, filters.local_ports, filters.not_remote_ports)):
         if ranges:
-            opened.maps["filter_ports"].update(_u32(number), settings.port_set(ranges))
+            opened.maps["filter_ports"].update(settings.u32(number), settings.port_set(ranges))
     for name, networks in _networks(filters):
         for key, value in networks:
             opened.maps[name].update(key, value)
@@ -295,7 +290,7 @@ def _attach(
         return True
     for name in names:
         try:
-            links.append(_attach_program(opened.programs[name]))
+            links.append(attach(opened.programs[name]))
         except PytraceconError as error:
             if isinstance(error, _FATAL) and need.essential:
                 raise
@@ -303,31 +298,6 @@ def _attach(
             if name in candidate.programs or name in candidate.either:
                 return False
     return True
-
-
-def _attach_program(program: _libbpf.Program) -> _libbpf.Link:
-    kind, _, place = program.section.partition("/")
-    if kind == "tracepoint":
-        category, _, name = place.partition("/")
-        try:
-            event = tracefs.open_tracepoint(category, name)
-        except OSError as error:
-            raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
-        return program.attach_perf_event(event)
-    if kind in ("sockops", "cgroup"):
-        handle = _root_cgroup()
-        try:
-            return program.attach_cgroup(handle)
-        finally:
-            os.close(handle)
-    return program.attach()
-
-
-def _root_cgroup() -> int:
-    for mount in cgroup2_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")):
-        with contextlib.suppress(OSError):
-            return os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    raise UnsupportedKernel("cgroup2 is not mounted: mount it, or let systemd do so")
 
 
 def _outcome(
@@ -343,67 +313,3 @@ def _outcome(
                     yield Probe(need.name, candidate.rung, name, attached=False, detail=str(trial.refused[name]))
             if candidate is chosen[need.name]:
                 break
-
-
-_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-
-
-def read_existing(loaded: Loaded) -> PytraceconError | None:
-    """Run the iterator once: it fills the kernel's own tables with what every process holds open now.
-
-    What keeps it from running costs this need only, and its probe says so; it is returned. OSError if this process is
-    out of memory or files.
-    """
-    for place, probe in enumerate(loaded.probes):
-        if probe.need == "existing" and probe.attached:
-            try:
-                _run_iterator(loaded.object.programs[probe.name])
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    raise
-                refused = error if isinstance(error, PytraceconError) else _not_run(probe.name, error)
-                loaded.probes[place] = replace(probe, attached=False, detail=str(refused))
-                return refused
-    return None
-
-
-def _not_run(name: str, error: OSError) -> UnsupportedKernel:
-    return UnsupportedKernel(f"running BPF iterator {name} failed: {error.strerror}")
-
-
-def _run_iterator(program: _libbpf.Program) -> None:
-    with program.attach_iter() as link:
-        handle = link.iter_create()
-        try:
-            while True:
-                try:
-                    if not os.read(handle, _TASK_FILE_BUFFER):
-                        return
-                except OSError as error:
-                    if error.errno != errno.EAGAIN:  # it stopped to let others run
-                        raise
-        finally:
-            os.close(handle)
-
-
-def follow_children(loaded: Loaded, filters: Filters) -> None:
-    """With --children: the processes that the given ones have started already. Later ones the kernel side adds."""
-    if not filters.children:
-        return
-    followed = set(filters.pids)
-    added = True
-    while added:
-        # Until a pass finds nobody new: a process that was born meanwhile has been added by the kernel side.
-        parents = {pid: parent for pid, parent in _parents() if parent in followed}
-        added = not followed.issuperset(parents)
-        for pid in parents.keys() - followed:
-            loaded.object.maps["filter_values"].update(settings.pid_member(pid), _u32(1))
-        followed |= parents.keys()
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                status = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-                yield int(entry.name), int(status.rpartition(") ")[2].split()[1])

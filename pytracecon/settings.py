@@ -59,6 +59,11 @@ def _bits(filters: Filters) -> int:
     return sum(bit for bit, value in values.items() if value)
 
 
+def u32(number: int) -> bytes:
+    """A __u32 of C, as keys and values of maps have it."""
+    return struct.pack("=I", number)
+
+
 def _member(which: int, value: bytes) -> bytes:
     return struct.pack("=I4x16s", which, value)
 
@@ -78,7 +83,7 @@ def members(filters: Filters) -> Iterator[bytes]:
 
 
 def pid_member(pid: int) -> bytes:
-    return _member(wire.BY_PID, struct.pack("=I", pid))
+    return _member(wire.BY_PID, u32(pid))
 
 
 def port_set(ranges: Iterable[PortRange]) -> bytes:
@@ -97,9 +102,9 @@ def prefixes(networks: Iterable[Network]) -> Iterator[tuple[bytes, bytes]]:
         raw = network.network_address.packed
         if isinstance(network, IPv4Network):
             v4_meant |= network.prefixlen == 0
-            yield struct.pack("=I16s", 96 + network.prefixlen, _MAPPED + raw), struct.pack("=I", 1)
+            yield struct.pack("=I16s", 96 + network.prefixlen, _MAPPED + raw), u32(1)
         else:
             v6_covers_v4 |= _MAPPED_NETWORK.subnet_of(network)
-            yield struct.pack("=I16s", network.prefixlen, raw), struct.pack("=I", 1)
+            yield struct.pack("=I16s", network.prefixlen, raw), u32(1)
     if v6_covers_v4 and not v4_meant:
-        yield struct.pack("=I16s", 96, _MAPPED), struct.pack("=I", 0)
+        yield struct.pack("=I16s", 96, _MAPPED), u32(0)

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from pytracecon import loader
+from pytracecon import existing, loader
 from pytracecon.errors import TracerClosed
 from pytracecon.filters import Filters, Keywords
 from pytracecon.json_lines import Json, JsonBatch, joined
@@ -84,8 +84,8 @@ class Tracer:
         self._loaded = loader.load(self.filters)
         try:
             self._reader = Reader(self._loaded)
-            loader.follow_children(self._loaded, self.filters)
-            loader.read_existing(self._loaded)
+            existing.follow_children(self._loaded, self.filters)
+            existing.read_existing(self._loaded)
         except BaseException:
             self._loaded.close()
             raise

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pytracecon import loader
+from pytracecon import existing, loader
 from pytracecon.errors import PytraceconError
 from pytracecon.filters import Filters
 from pytracecon.probes import NEEDS, Candidate, Need, Probe
@@ -44,7 +44,7 @@ def try_all(filters: Filters) -> tuple[list[NeedReport], PytraceconError | None]
     filters = replace(filters, pids=(os.getpid(),))
     try:
         with contextlib.closing(loader.load(filters)) as loaded:
-            loader.read_existing(loaded)
+            existing.read_existing(loaded)
             probes = loaded.probes
     except PytraceconError as error:
         problem = error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytracecon import loader
+from pytracecon import existing, loader
 from pytracecon.errors import MissingPrivilege, UnsupportedKernel
 from pytracecon.filters import Filters
 from pytracecon.loader import Loaded
@@ -82,7 +82,7 @@ def test_an_iterator_that_does_not_attach_costs_its_own_need(load: Callable[[], 
     loaded = load()
     before = attached(loaded.probes)
     loaded.object.programs["existing"] = loaded.object.programs["state_btf"]  # no iterator: the kernel refuses
-    refused = loader.read_existing(loaded)
+    refused = existing.read_existing(loaded)
     assert isinstance(refused, UnsupportedKernel)
     assert attached(loaded.probes) == before - {"existing"}
     assert [probe.detail for probe in loaded.probes if probe.name == "existing"] == [str(refused)]
@@ -91,7 +91,7 @@ def test_an_iterator_that_does_not_attach_costs_its_own_need(load: Callable[[], 
 def test_an_iterator_that_runs_stays_attached(load: Callable[[], Loaded]) -> None:
     loaded = load()
     before = list(loaded.probes)
-    assert loader.read_existing(loaded) is None
+    assert existing.read_existing(loaded) is None
     assert loaded.probes == before
 
 
@@ -103,7 +103,7 @@ def test_a_process_without_a_free_file_is_told_so(load: Callable[[], Loaded]) ->
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
     try:
         with pytest.raises(OSError, match="Too many open files") as failed:
-            loader.read_existing(loaded)
+            existing.read_existing(loaded)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert failed.value.errno == errno.EMFILE
