@@ -26,7 +26,7 @@ from pytracecon.errors import (
     VerifierRejected,
 )
 from pytracecon.existing import read_existing
-from pytracecon.probes import NEEDS, TWINS, Candidate, Need, Probe, candidates
+from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,12 @@ class Loaded:
 
     @property
     def alone(self) -> list[_libbpf.Program]:
-        """What is attached and has nobody to stand in when the kernel skips it."""
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.name not in TWINS]
+        """What is attached and leaves a gap when the kernel skips it.
+
+        Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
+        when the socket's memory serves another connection.
+        """
+        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.need != "states"]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""

@@ -24,7 +24,7 @@ RUNGS = ("fentry", "kprobe", "tracepoint")
 class Candidate:
     """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
 
-    `worker` is loaded only: `twins`, two of the programs, call it, so that one works when the kernel skips the other.
+    `worker` is loaded only: two of the programs call it, so that one works when the kernel skips the other.
     """
 
     rung: str
@@ -32,7 +32,6 @@ class Candidate:
     extras: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
     attempt_hook: int = wire.ATTEMPT_UNSEEN
-    twins: tuple[str, ...] = ()
     worker: str | None = None
 
     @property
@@ -72,13 +71,11 @@ NEEDS = (
             Candidate(
                 "tracepoint",
                 ("state_btf", "state_skipped_btf", "destroy_btf"),
-                twins=("state_btf", "state_skipped_btf"),
                 worker="state_worker_btf",
             ),
             Candidate(
                 "tracepoint",
                 ("state_raw", "state_skipped_raw", "destroy_raw"),
-                twins=("state_raw", "state_skipped_raw"),
                 worker="state_worker_raw",
             ),
         ),
@@ -153,9 +150,6 @@ NEEDS = (
         wanted=_of_processes,
     ),
 )
-
-
-TWINS = frozenset(name for need in NEEDS for candidate in need.candidates for name in candidate.twins)
 
 
 def candidates(need: Need, rung: str) -> tuple[Candidate, ...]:
