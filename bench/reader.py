@@ -20,6 +20,7 @@ from pytracecon.clock import wall_offset
 from pytracecon.decode import decode
 from pytracecon.events import Event
 from pytracecon.filters import Filters
+from pytracecon.json_lines import Json
 from pytracecon.outputs import Output
 from pytracecon.outputs.csv_rows import CsvRows
 from pytracecon.outputs.json_lines import JsonLines
@@ -79,6 +80,8 @@ def main() -> int:
     for name, output in outputs.items():
         show(f"from those to {name}", partial(_render, output, events))
     show("records to JSON", lambda: [outputs["JSON"].render(decode(batch, offset)) for batch in batches])
+    json = Json()
+    show("the same in C", lambda: [json.records(memoryview(batch), offset) for batch in batches])
     return 0
 
 

@@ -186,7 +186,8 @@ _BIG_ENDIAN = struct.Struct(">Q").pack
 
 
 def decode(batch: bytes | memoryview, offset_ns: int) -> list[ConnectionEvent]:
-    events = []
+    """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours."""
+    events: list[ConnectionEvent] = []
     at, end = 0, len(batch)
     while at < end:
         unpack, event, rest = _TABLE[batch[at + wire.KIND_OFFSET]]

@@ -1,10 +1,10 @@
 /*
- * Records as JSON lines: byte for byte what outputs/json_lines.py makes of the events that decode.py reads, at a tenth
- * of the price. The words come from there too. What is rare, a name to be escaped or a number that has no word, is
- * left to Python: the writing stops before that record.
+ * Records as JSON lines: byte for byte what outputs/json_lines.py makes of the events that decode.py reads, at a
+ * twentieth of the price. The words come from there too. What is rare, a name to be escaped or a number that has no
+ * word, is left to Python: the writing stops before that record.
  */
 
-#define LONGEST_LINE 1536 /* all keys with their longest values are 1,100 bytes */
+#define LONGEST_LINE 1024 /* all keys with their longest values, and what put_word() writes beyond, are 800 bytes */
 #define WORD 64
 #define SECOND 1000000000
 
