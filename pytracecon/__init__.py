@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Failed,
         Lost,
     )
+    from pytracecon.json_lines import JsonBatch
     from pytracecon.probes import Probe
     from pytracecon.tracer import Stats, Tracer
 
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "Existing",
     "Failed",
+    "JsonBatch",
     "Lost",
     "Probe",
     "PytraceconError",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "JsonBatch": "json_lines",
     "Probe": "probes",
     "PytraceconError": "errors",
     "Stats": "tracer",

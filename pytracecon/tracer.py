@@ -20,6 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -81,14 +82,14 @@ class Tracer:
         self._queue: deque[Event] = deque()
         self._json: Json | None = None
         self._lock = threading.RLock()
-        self._loaded = loader.load(self.filters)
-        try:
+        with ExitStack() as on_failure:
+            self._loaded = loader.load(self.filters)
+            on_failure.callback(self._loaded.close)
             self._reader = Reader(self._loaded)
+            on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)
-        except BaseException:
-            self._loaded.close()
-            raise
+            on_failure.pop_all()
         _living.add(self)
 
     @property
