@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from traffic.actor import Actor
+from traffic.actor import Actor, TrafficError
 
 NAME = "pytracecon-test-"
 """How everything begins that the tests put where others could see it."""
@@ -35,13 +34,14 @@ class Network:
         actor.netns = self.inode
         return actor
 
-    def run(self, *command: str, text: str = "") -> None:
-        """A command of the host, run inside."""
-        subprocess.run(["nsenter", f"--net={self.path}", *command], input=text, text=True, check=True)
-
     def ip(self, *lines: str) -> None:
         """Run the ip command, with one line for each."""
-        self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
+        with os.fdopen(os.memfd_create("lines"), "w+") as batch:
+            batch.write("\n".join(lines) + "\n")
+            batch.flush()
+            batch.seek(0)
+            if self.root.do("run", "ip", "-batch", "-", fd=batch.fileno()).result != 0:
+                raise TrafficError(f"ip failed: {lines}")
 
     def sysctl(self, name: str, *values: object) -> None:
         self.root.do("write", f"/proc/sys/{name.replace('.', '/')}", *values)

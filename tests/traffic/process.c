@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* fork */
@@ -116,6 +117,26 @@ static void write_words(struct step *step)
 	close(fd);
 }
 
+/* run PROGRAM WORDS…: in the actor's namespace, what came along as its standard input; the result is its status */
+static void run_program(struct step *step)
+{
+	int status = -1;
+	pid_t child;
+
+	signal(SIGCHLD, SIG_DFL);
+	child = fork();
+	if (!child) {
+		dup2(step->attached, STDIN_FILENO);
+		step->word[step->words] = NULL;
+		execvp(step->word[1], step->word + 1);
+		_exit(127);
+	}
+	done(step, waitpid(child, &status, 0));
+	signal(SIGCHLD, SIG_IGN);
+	close(step->attached);
+	step->result = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 /* pause MILLISECONDS: the application thinks */
 static void think(struct step *step)
 {
@@ -145,6 +166,7 @@ const struct verb process_verbs[] = {
 	{"unshare", unshare_network},
 	{"enter", enter_network},
 	{"write", write_words},
+	{"run", run_program},
 	{"pause", think},
 	{"hello", hello},
 	{"leave", leave},

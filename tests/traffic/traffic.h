@@ -20,7 +20,7 @@
 
 struct step {
 	int words;
-	char *word[MAX_WORDS];
+	char *word[MAX_WORDS + 1];
 	int attached; /* the descriptor that came with it, or -1 */
 	int channel;
 
