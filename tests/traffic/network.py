@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +34,10 @@ class Network:
         actor = self.root.fork(name)
         actor.netns = self.inode
         return actor
+
+    def run(self, *command: str) -> None:
+        """A command of the host, run inside."""
+        subprocess.run(["nsenter", f"--net={self.path}", *command], check=True)
 
     def ip(self, *lines: str) -> None:
         """Run the ip command, with one line for each."""
