@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CLIENTS (127U << 24 | 1U << 16)	/* 127.1.0.0, and on from there: or ports would run out in TIME_WAIT */
+#define CLIENTS (127U << 24 | 1U << 16) /* 127.1.0.0, and on from there: or ports would run out in TIME_WAIT */
 
 static struct sockaddr_in loopback(unsigned int address)
 {
@@ -51,7 +51,8 @@ static void connection(int listener, const struct sockaddr_in *server, unsigned 
 	checked(bind(out, (struct sockaddr *)&client, sizeof(client)), "bind");
 	checked(connect(out, (const struct sockaddr *)server, sizeof(*server)), "connect");
 	in = checked(accept4(listener, NULL, NULL, SOCK_CLOEXEC), "accept");
-	if (send(out, data, sizeof(data), 0) != sizeof(data) || recv(in, data, sizeof(data), MSG_WAITALL) != sizeof(data))
+	if (send(out, data, sizeof(data), 0) != sizeof(data) ||
+	    recv(in, data, sizeof(data), MSG_WAITALL) != sizeof(data))
 		err(1, "five bytes");
 	close(server_first ? in : out);
 	close(server_first ? out : in);

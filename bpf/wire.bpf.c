@@ -33,4 +33,5 @@ __attribute__((used)) static int wire_contract(const union wire *wire)
 	return 0;
 }
 
-SEC("license") char LICENSE[] = "Dual MIT/GPL";
+SEC("license")
+char LICENSE[] = "Dual MIT/GPL";
