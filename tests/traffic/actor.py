@@ -30,7 +30,7 @@ BUILT = HERE.parents[1] / "build" / "traffic"
 
 
 def build(folder: Path) -> Path:
-    """The generator in `folder`: the one built last if it is newer than its sources, as compiling takes a guest long."""
+    """The generator in `folder`: the last one, if it is newer than its sources, as compiling takes a guest long."""
     program = folder / "traffic"
     if _is_current(BUILT):
         shutil.copy2(BUILT, program)
