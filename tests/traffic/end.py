@@ -40,7 +40,8 @@ class End:
     sent: int = 0
     received: int = 0
     resent: int = 0
-    """Segments sent again, by the kernel's own count just before the close."""
+    rtt_ns: int = 0
+    """Segments sent again and the round trip time, as the kernel had them just before the close."""
     peer: End | None = None
     proto: str = "tcp"
     by_worker: bool = False
@@ -58,7 +59,7 @@ class End:
             direction=direction,
             owner="connect" if direction == "out" else "accept",
             local=unmapped(local) if local else None,
-            remote=unmapped(remote),
+            remote=unmapped(settled.remote or remote),
             v4_mapped=remote[0].startswith(MAPPED),
             cgroup=actor.cgroup,
         )
@@ -98,7 +99,7 @@ class End:
     def close(self, *, by: Actor | None = None) -> Step:
         actor = by or self.actor
         last = actor.attempt("info", self.socket)
-        self.resent = last.extra.get("total_retrans", 0)
+        self.resent, self.rtt_ns = last.extra.get("total_retrans", 0), last.extra.get("rtt", 0) * 1000
         return actor.do("close", self.socket)
 
     def reset(self) -> Step:
@@ -146,7 +147,8 @@ class Listener:
         """The end that waits to be accepted: the listener's, as nobody else has it."""
         assert peer.local
         end = End.of(self.actor, -1, self.opened, peer.local, direction="in", settled=peer.settled)
-        end.local, end.owner, end.syn, end.peer, end.proto = peer.remote, "listen", peer.syn, peer, self.proto
+        end.local, end.remote, end.owner = peer.remote, peer.local, "listen"
+        end.syn, end.peer, end.proto = peer.syn, peer, self.proto
         peer.peer = end
         return end
 

@@ -91,11 +91,17 @@ static const struct {
 	const char *name;
 	int level, option;
 } options[] = {
-	{"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR},  {"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT},
-	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},        {"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF},
-	{"IPV6_V6ONLY", IPPROTO_IPV6, IPV6_V6ONLY},  {"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
-	{"TCP_SYNCNT", IPPROTO_TCP, TCP_SYNCNT},     {"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT},
-	{"TCP_FASTOPEN", IPPROTO_TCP, TCP_FASTOPEN}, {"TCP_FASTOPEN_CONNECT", IPPROTO_TCP, TCP_FASTOPEN_CONNECT},
+	{"SO_REUSEADDR", SOL_SOCKET, SO_REUSEADDR},
+	{"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT},
+	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
+	{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF},
+	{"IPV6_V6ONLY", IPPROTO_IPV6, IPV6_V6ONLY},
+	{"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
+	{"TCP_DEFER_ACCEPT", IPPROTO_TCP, TCP_DEFER_ACCEPT},
+	{"TCP_SYNCNT", IPPROTO_TCP, TCP_SYNCNT},
+	{"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT},
+	{"TCP_FASTOPEN", IPPROTO_TCP, TCP_FASTOPEN},
+	{"TCP_FASTOPEN_CONNECT", IPPROTO_TCP, TCP_FASTOPEN_CONNECT},
 };
 
 /* set FD OPTION VALUE, or set FD SO_LINGER SECONDS */
@@ -148,13 +154,13 @@ static void info(struct step *step)
 	if (!done(step, getsockopt(step->fd, IPPROTO_TCP, TCP_INFO, &info, &size)))
 		return;
 	ioctl(step->fd, SIOCOUTQ, &queued);
-	snprintf(
-		step->extra, sizeof(step->extra),
-		",\"state\":%u,\"bytes_acked\":%llu,\"bytes_received\":%llu,\"bytes_sent\":%llu,\"bytes_retrans\":%llu,"
-		"\"total_retrans\":%u,\"unacked\":%u,\"notsent\":%u,\"options\":%u,\"queued\":%d",
-		info.tcpi_state, info.tcpi_bytes_acked, info.tcpi_bytes_received, info.tcpi_bytes_sent,
-		info.tcpi_bytes_retrans, info.tcpi_total_retrans, info.tcpi_unacked, info.tcpi_notsent_bytes,
-		info.tcpi_options, queued);
+	snprintf(step->extra, sizeof(step->extra),
+		 ",\"state\":%u,\"rtt\":%u,\"bytes_acked\":%llu,\"bytes_received\":%llu,\"bytes_sent\":%llu,\"bytes_"
+		 "retrans\":%llu,"
+		 "\"total_retrans\":%u,\"unacked\":%u,\"notsent\":%u,\"options\":%u,\"queued\":%d",
+		 info.tcpi_state, info.tcpi_rtt, info.tcpi_bytes_acked, info.tcpi_bytes_received, info.tcpi_bytes_sent,
+		 info.tcpi_bytes_retrans, info.tcpi_total_retrans, info.tcpi_unacked, info.tcpi_notsent_bytes,
+		 info.tcpi_options, queued);
 }
 
 /* Until the kernel has sent something again: nothing tells, so ask again and again. */
