@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _NETWORK_SECTIONS = ("cgroup", "socket", "sockops", "sk_", "tc", "xdp", "classifier", "action", "lwt", "flow_dissector")
 _PERF_SECTIONS = ("kprobe", "kretprobe", "uprobe", "uretprobe", "tracepoint", "tp/", "perf_event", "usdt")
-_KTIME_GET_COARSE_NS = 160  # BPF_FUNC_ktime_get_coarse_ns; 1 is BPF_PROG_TYPE_SOCKET_FILTER
+_SOCKET_FILTER, _KTIME_GET_COARSE_NS = 1, 160  # BPF_PROG_TYPE_SOCKET_FILTER, BPF_FUNC_ktime_get_coarse_ns
 
 
 def capabilities() -> tuple[frozenset[str], frozenset[str]]:
@@ -56,9 +56,10 @@ def in_user_namespace() -> bool:
 def memlock_charged(lib: Libbpf) -> bool:
     """Whether BPF memory counts against RLIMIT_MEMLOCK. Only a process that may load programs can find out.
 
-    Linux 5.11 charges the cgroup instead. libbpf finds that out by a helper that came with the same release.
+    Linux 5.11 charges the cgroup instead. libbpf finds that out by a helper that came with the same release, and takes
+    a program that does not load for one that knows it: where none loads at all, the limit is used up.
     """
-    return not lib.probe_helper(1, _KTIME_GET_COARSE_NS)
+    return not lib.probe_prog_type(_SOCKET_FILTER) or not lib.probe_helper(_SOCKET_FILTER, _KTIME_GET_COARSE_NS)
 
 
 def memlock_is_short(lib: Libbpf) -> bool:

@@ -69,7 +69,7 @@ def explain(
             f"{_HOW_TO_GET_CAPABILITIES}, or `ulimit -l unlimited` first"
         )
     else:
-        text = f"{doing} failed: {_first_reason(said) or error.strerror}"
+        text = f"{doing} failed: {_reason(said, program) or error.strerror}"
         if code == errno.EPERM and locked is None:
             text += "; whether the kernel is locked down is unknown (securityfs is not mounted)"
         found = UnsupportedKernel(text)
@@ -111,6 +111,8 @@ def _last(log: str) -> str:
     return " | ".join(first + lines[-_LOG_LINES:])
 
 
-def _first_reason(said: Sequence[Message]) -> str:
-    """The first warning: the later ones say what failed because of it."""
-    return next((" ".join(each.text.split()) for each in said if each.level == logging.WARNING), "")
+def _reason(said: Sequence[Message], program: str) -> str:
+    """The first warning of this program, or of anything: the later ones say what failed because of it."""
+    warnings = [" ".join(each.text.split()) for each in said if each.level == logging.WARNING]
+    of_it = [text for text in warnings if f"prog '{program}'" in text]
+    return next(iter(of_it + warnings), "")
