@@ -317,6 +317,12 @@ static __always_inline bool stale(const struct sock_state *state, int to)
 	       (state->established || !(state->phase & PHASE_ACCEPTED));
 }
 
+static __always_inline bool same_remote(const struct sock_state *state, const struct sock *sk)
+{
+	return state->conn.remote_port == bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport)) &&
+	       !(state->phase & PHASE_CLOSED);
+}
+
 static __always_inline int on_state(const struct sock *sk, int from, int to)
 {
 	struct sock_state *state, fresh = {};
@@ -336,6 +342,9 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 		return 0;
 	state = state_of(sk);
 	if (state && stale(state, to)) {
+		/* Both programs may have been called for it. */
+		if (to == STATE_ESTABLISHED && same_remote(state, sk))
+			return 0;
 		if (!(state->phase & PHASE_CLOSED))
 			count_unseen();
 		state = NULL;
