@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pytracecon.clock import rfc3339
 
-__all__ = ["Accept", "Close", "Connect", "ConnectionEvent", "Established", "Event", "Existing", "Failed", "Lost"]
+__all__ = ["Accept", "Close", "Connect", "ConnectionEvent", "Established", "Event", "Existing", "Failed", "Lookup", "Lost"]
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class ConnectionEvent(Event):
     unit: str | None = None
     host: str | None = None
     host_source: str | None = None
+    host_candidates: list[str] | None = None
     pre_existing: bool | None = None
     subflow_of: str | None = None
     partial: bool | None = None
@@ -125,6 +126,36 @@ class Existing(ConnectionEvent):
     rx_bytes: int | None = None
     retransmits: int | None = None
     rtt_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Lookup(Event):
+    """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
+
+    `addresses` are those of the answer, in its order. `server` and `type` (A, AAAA…) are known of packets; `within`
+    names the libc's function inside which these were sent. `partial`: there was more than is told.
+    """
+
+    event: ClassVar[str] = "lookup"
+
+    netns: int | None = None
+    pid: int | None = None
+    comm: str | None = None
+    uid: int | None = None
+    tid: int | None = None
+    thread: str | None = None
+    cgroup: int | None = None
+    container: str | None = None
+    unit: str | None = None
+    name: str | None = None
+    type: str | None = None
+    addresses: list[str] | None = None
+    latency_ns: int | None = None
+    result: str | None = None
+    source: str | None = None
+    server: str | None = None
+    within: str | None = None
+    partial: bool | None = None
 
 
 @dataclass(slots=True)
