@@ -26,6 +26,7 @@ from pytracecon import Tracer  # noqa: E402
 from traffic.actor import Actor, await_ended, build, cgroup2_mount, has_io_uring  # noqa: E402
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others, namespaces  # noqa: E402
 from traffic.network import NAME, Network  # noqa: E402
+from traffic.resolver import Place  # noqa: E402
 from traffic.trace import Beacon, Trace  # noqa: E402
 
 
@@ -89,6 +90,14 @@ def cgroup() -> Iterator[Path]:
             with suppress(ProcessLookupError):
                 (mount / "cgroup.procs").write_text(pid)
         folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def place(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A network namespace with resolvers of its own, for all tests of names: none asks for what another one set."""
+    place = Place(program, tmp_path_factory.mktemp("place"))
+    yield place
+    place.close()
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ BUILT = HERE.parents[1] / "build" / "traffic"
 def build(folder: Path) -> Path:
     """The generator in `folder`: the last one, if it is newer than its sources, as compiling takes a guest long."""
     program = folder / "traffic"
-    if _is_current(BUILT):
+    if is_current(BUILT):
         shutil.copy2(BUILT, program)
         return program
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
@@ -44,7 +44,7 @@ def build(folder: Path) -> Path:
     return program
 
 
-def _is_current(program: Path) -> bool:
+def is_current(program: Path) -> bool:
     return program.exists() and program.stat().st_mtime > max(path.stat().st_mtime for path in SOURCES)
 
 

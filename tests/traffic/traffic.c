@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct verb *const tables[] = {tcp_verbs, byte_verbs, process_verbs, volume_verbs};
+static const struct verb *const tables[] = {tcp_verbs,  byte_verbs, process_verbs, volume_verbs,
+					    name_verbs, dns_verbs,  mount_verbs};
 
 static void __attribute__((noreturn, format(printf, 2, 3))) mistake(const struct step *step, const char *format, ...)
 {
@@ -81,7 +82,11 @@ bool done(struct step *step, long long value)
 
 const char *error_name(int error)
 {
+#ifdef __GLIBC__
 	const char *name = error ? strerrorname_np(error) : NULL;
+#else
+	const char *name = error ? strerror(error) : NULL; /* musl knows no names */
+#endif
 
 	return name ? name : "";
 }
@@ -194,7 +199,7 @@ static bool next(struct step *step, char *packet, size_t size)
 void serve(int channel)
 {
 	static __thread struct step step;
-	static __thread char packet[4096];
+	static __thread char packet[24576];
 
 	do {
 		long long mono[2], wall[2];

@@ -38,7 +38,8 @@ struct verb {
 	void (*run)(struct step *step);
 };
 
-extern const struct verb tcp_verbs[], byte_verbs[], process_verbs[], volume_verbs[];
+extern const struct verb tcp_verbs[], byte_verbs[], process_verbs[], volume_verbs[], name_verbs[], dns_verbs[],
+	mount_verbs[];
 
 void serve(int channel);
 
@@ -47,6 +48,16 @@ const char *text(const struct step *step, int at);
 long long number(const struct step *step, int at);
 bool has(const struct step *step, const char *option); /* given as a bare word behind the verb's own */
 socklen_t address(const struct step *step, int at, struct sockaddr_storage *to); /* ADDR PORT */
+
+/* A word as bytes: hex:6162 stands for what a word cannot hold. A NUL follows; the size is without it. */
+size_t bytes_of(const struct step *step, int at, char *to, size_t room);
+
+/* The name, with the number in the place of its #, if it has one. */
+void numbered(char *to, size_t room, const char *name, long number);
+
+/* More for the answer: text as it is, and an address as the next element of a list that is open. */
+void add_text(struct step *step, const char *text);
+void add_address(struct step *step, int family, const void *raw);
 
 /* result = value; a negative one is an error, whose errno is kept. */
 bool done(struct step *step, long long value);
