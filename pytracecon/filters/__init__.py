@@ -7,12 +7,13 @@ together can never be met, raise `InvalidValue` with the option's name on the co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from pytracecon.errors import InvalidValue
-from pytracecon.filters import files, networks, places, ports, values
+from pytracecon.filters import files, hosts, networks, places, ports, values
 from pytracecon.filters.files import PathLike
+from pytracecon.filters.hosts import PatternsLike
 from pytracecon.filters.networks import Network, NetworksLike
 from pytracecon.filters.ports import ALL_PORTS, PortRange, PortsLike
 from pytracecon.filters.values import EVENTS, CommandsLike, EventsLike, NumberLike, NumbersLike, PlacesLike
@@ -21,6 +22,7 @@ __all__ = ["Filters", "Keywords"]
 
 _PROBES = ("auto", "fentry", "kprobe", "tracepoint")
 _OUTBOUND = frozenset({"connect", "established", "failed"})
+_NAMELESS = frozenset({"accept", "existing", "lookup"})
 _WITH_LATENCY = frozenset({"established", "failed", "close"})
 _MAX_CONNECTIONS = 1 << 24
 
@@ -46,6 +48,9 @@ class Keywords(TypedDict, total=False):
     not_port: PortsLike | None
     not_remote: NetworksLike | None
     existing: bool
+    names: bool
+    reverse: bool
+    host: PatternsLike | None
     ring_size: NumberLike
     max_connections: NumberLike
     probes: str
@@ -73,6 +78,9 @@ class Filters:
     cgroups: tuple[int, ...] = ()
     direction: str | None = None
     min_latency_ns: int = 0
+    names: bool = True
+    reverse: bool = False
+    hosts: tuple[str, ...] = ()
     ring_size: int = 8 << 20
     max_connections: int = 65536
     probes: str = "auto"
@@ -101,14 +109,18 @@ class Filters:
         not_port: PortsLike | None = None,
         not_remote: NetworksLike | None = None,
         existing: bool = False,
+        names: bool = True,
+        reverse: bool = False,
+        host: PatternsLike | None = None,
         ring_size: NumberLike = "8M",
         max_connections: NumberLike = 65536,
         probes: str = "auto",
         btf: PathLike | None = None,
         libbpf: PathLike | None = None,
     ) -> Filters:
+        names = values.flag("--no-names", names)
         filters = cls(
-            events=_events(events, failed=failed, existing=existing),
+            events=_events(events, failed=failed, existing=existing, names=names),
             pids=places.pids("--pid", pid),
             children=values.flag("--children", children),
             uids=places.uids("--uid", uid),
@@ -124,6 +136,9 @@ class Filters:
             cgroups=places.cgroups("--cgroup", cgroup),
             direction=None if direction is None else values.choice("--direction", direction, ("out", "in")),
             min_latency_ns=values.milliseconds("--min-latency", min_latency),
+            names=names,
+            reverse=values.flag("--reverse", reverse),
+            hosts=hosts.parse("--host", host),
             ring_size=values.ring_size("--ring-size", ring_size),
             max_connections=values.number("--max-connections", max_connections, 1, _MAX_CONNECTIONS),
             probes=values.choice("--probes", probes, _PROBES),
@@ -131,7 +146,25 @@ class Filters:
             libbpf=files.library("--libbpf", libbpf),
         )
         filters._refuse_the_impossible()
+        if events is None and filters.of_connections:
+            return replace(filters, events=filters.events - {"lookup"})
         return filters
+
+    @property
+    def of_connections(self) -> bool:
+        """A condition is set that only a connection can meet: a lookup has no port. Then it must be asked for."""
+        return bool(
+            self.family
+            or self.remote_ports
+            or self.local_ports
+            or self.not_remote_ports
+            or self.remote
+            or self.local
+            or self.not_remote
+            or self.direction
+            or self.min_latency_ns
+            or self.hosts
+        )
 
     def _refuse_the_impossible(self) -> None:
         """A run that can never report anything is a mistake: better said now than found out after an hour."""
@@ -149,10 +182,27 @@ class Filters:
                 "--min-latency: only outbound connections have a latency, told by established, failed and close; "
                 "leave it out, or ask for these"
             )
+        self._refuse_without_names()
         self._refuse_families_apart()
         wanted = self.remote_ports or (ALL_PORTS,)
         if all(ports.covers(self.not_remote_ports, one) for one in wanted):
             raise InvalidValue("--not-port: excludes every port that --port lets through; leave one of them out")
+
+    def _refuse_without_names(self) -> None:
+        if not self.names:
+            for option, given in (("--reverse", self.reverse), ("--host", bool(self.hosts))):
+                if given:
+                    raise InvalidValue(
+                        f"{option}: --no-names leaves every connection without a name; leave one of them out"
+                    )
+        if self.hosts and self.events <= {"lookup"}:
+            raise InvalidValue(
+                "--host: chooses connections, and only lookups are asked for; use pytracecon lookups --name"
+            )
+        if self.hosts and not self.reverse and (self.direction == "in" or self.events <= _NAMELESS):
+            raise InvalidValue(
+                "--host: only outbound connections have a name that was asked for; add --reverse, or leave it out"
+            )
 
     def _refuse_families_apart(self) -> None:
         families = {4, 6} if self.family is None else {self.family}
@@ -174,16 +224,19 @@ class Filters:
             raise InvalidValue("--not-remote: excludes every address that is let through; leave it out or narrow it")
 
 
-def _events(wanted: EventsLike | None, *, failed: bool, existing: bool) -> frozenset[str]:
-    names = values.events("--events", wanted)
-    existing = values.flag("--existing", existing) or "existing" in names
+def _events(wanted: EventsLike | None, *, failed: bool, existing: bool, names: bool) -> frozenset[str]:
+    every = frozenset(EVENTS) if names else frozenset(EVENTS) - {"lookup"}
+    told = values.events("--events", wanted, every)
+    if not told - {"existing"} <= every:
+        raise InvalidValue("--no-names: without names there are no lookup events; leave one of them out")
+    existing = values.flag("--existing", existing) or "existing" in told
     if values.flag("--failed", failed):
-        if "failed" not in names:
-            raise InvalidValue(f"--failed: --events asks for {_list(names)} only; leave one of them out")
+        if "failed" not in told:
+            raise InvalidValue(f"--failed: --events asks for {_list(told)} only; leave one of them out")
         if existing:
             raise InvalidValue("--failed: what --existing lists has not failed; leave one of them out")
         return frozenset({"failed"})
-    return names | {"existing"} if existing else names
+    return told | {"existing"} if existing else told
 
 
 def _list(names: frozenset[str]) -> str:

@@ -11,7 +11,7 @@ from pytracecon.errors import InvalidValue
 from pytracecon.events import Event
 from pytracecon.text import one_line
 
-EVENTS = ("connect", "established", "failed", "accept", "close")
+EVENTS = ("connect", "established", "failed", "accept", "close", "lookup")
 
 NumberLike = int | str
 NumbersLike = int | str | Iterable[int | str]
@@ -82,16 +82,16 @@ def choice(option: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-def events(option: str, value: EventsLike | None) -> frozenset[str]:
-    """Names of events, or their classes. `lost` cannot be named: it is always delivered."""
+def events(option: str, value: EventsLike | None, every: frozenset[str]) -> frozenset[str]:
+    """Names of events, or their classes; `all` and no value mean `every`. `lost` cannot be named: it always comes."""
     if value is None:
-        return frozenset(EVENTS)
+        return every
     right = f"give any of {', '.join(EVENTS)}, or all"
     names: set[str] = set()
     for item in each(option, value, right):
         name = getattr(item, "event", None) if isinstance(item, type) and issubclass(item, Event) else item
         if name == "all":
-            names.update(EVENTS)
+            names.update(every)
         elif name in EVENTS or name == "existing":
             names.add(str(name))
         elif name == "lost":

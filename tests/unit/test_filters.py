@@ -17,18 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytracecon.errors import InvalidValue, PytraceconError
-from pytracecon.events import Accept, Close, ConnectionEvent
-from pytracecon.filters import Filters, Keywords, places, ports
+from pytracecon.events import Accept, Close, ConnectionEvent, Lookup
+from pytracecon.filters import Filters, Keywords, hosts, places, ports
 
 V4 = ipaddress.IPv4Network
 V6 = ipaddress.IPv6Network
 BTF = Path("/sys/kernel/btf/vmlinux")
+OF_CONNECTIONS = {"connect", "established", "failed", "accept", "close"}
 
 
 def test_without_keywords_everything_is_wanted() -> None:
     filters = Filters.parse()
     assert filters == Filters()
-    assert filters.events == {"connect", "established", "failed", "accept", "close"}
+    assert filters.events == OF_CONNECTIONS | {"lookup"}
+    assert filters.names
+    assert not filters.reverse
     assert filters.ring_size == 8 << 20
 
 
@@ -63,11 +66,23 @@ def test_without_keywords_everything_is_wanted() -> None:
         ({"events": "close, accept"}, "events", {"close", "accept"}),
         ({"events": ["close", Accept]}, "events", {"close", "accept"}),
         ({"events": Close}, "events", {"close"}),
-        ({"events": "all"}, "events", {"connect", "established", "failed", "accept", "close"}),
+        ({"events": "all"}, "events", OF_CONNECTIONS | {"lookup"}),
+        ({"events": "all", "names": False}, "events", OF_CONNECTIONS),
+        ({"names": False}, "events", OF_CONNECTIONS),
+        ({"names": False}, "names", False),
+        ({"events": Lookup}, "events", {"lookup"}),
+        ({"existing": True}, "events", OF_CONNECTIONS | {"lookup", "existing"}),
+        ({"existing": True, "names": False}, "events", OF_CONNECTIONS | {"existing"}),
         ({"events": "close", "existing": True}, "events", {"close", "existing"}),
         ({"events": "close,existing"}, "events", {"close", "existing"}),
         ({"failed": True}, "events", {"failed"}),
         ({"failed": True, "events": "failed,close"}, "events", {"failed"}),
+        ({"failed": True, "events": "failed,lookup"}, "events", {"failed"}),
+        ({"reverse": True}, "reverse", True),
+        ({"host": "*.Example.COM"}, "hosts", ("*.example.com",)),
+        ({"host": ["b", "A.", "a"]}, "hosts", ("a", "b")),
+        ({"host": "a,b"}, "hosts", ("a,b",)),
+        ({"host": "x" * 255}, "hosts", ("x" * 255,)),
         ({"min_latency": "0.001"}, "min_latency_ns", 1000),
         ({"min_latency": 12.5}, "min_latency_ns", 12_500_000),
         ({"min_latency": 3}, "min_latency_ns", 3_000_000),
@@ -139,10 +154,20 @@ def test_values_are_normalised(keywords: dict[str, Any], field: str, expected: o
         ({"cgroup": ""}, "--cgroup", "/proc/PID/cgroup"),
         ({"direction": "both"}, "--direction", "out, in"),
         ({"direction": 1}, "--direction", "out, in"),
-        ({"events": "closed"}, "--events", "connect, established, failed, accept, close"),
+        ({"events": "closed"}, "--events", "connect, established, failed, accept, close, lookup"),
         ({"events": "lost"}, "--events", "always delivered"),
-        ({"events": ""}, "--events", "close, or all"),
-        ({"events": ConnectionEvent}, "--events", "close, or all"),
+        ({"events": ""}, "--events", "lookup, or all"),
+        ({"events": ConnectionEvent}, "--events", "lookup, or all"),
+        ({"names": "no"}, "--no-names", "True"),
+        ({"reverse": 1}, "--reverse", "True"),
+        ({"host": ""}, "--host", "*.example.com"),
+        ({"host": "."}, "--host", "*.example.com"),
+        ({"host": []}, "--host", "leave it out"),
+        ({"host": "a\nb"}, "--host", "*.example.com"),
+        ({"host": "\x1b[31m"}, "--host", "*.example.com"),
+        ({"host": "x" * 256}, "--host", "255 characters"),
+        ({"host": ["a", 1]}, "--host", "*.example.com"),
+        ({"host": b"a"}, "--host", "*.example.com"),
         ({"min_latency": 0}, "--min-latency", "0.001"),
         ({"min_latency": "0.0009"}, "--min-latency", "0.001"),
         ({"min_latency": -1}, "--min-latency", "0.001"),
@@ -189,6 +214,15 @@ def test_a_bad_value_is_refused_in_one_line_with_what_would_be_right(
         ({"failed": True, "existing": True}, "--failed"),
         ({"min_latency": 1, "direction": "in"}, "--min-latency"),
         ({"min_latency": 1, "events": "accept,connect"}, "--min-latency"),
+        ({"names": False, "events": "lookup"}, "--no-names"),
+        ({"names": False, "events": ["close", Lookup]}, "--no-names"),
+        ({"names": False, "host": "a"}, "--host"),
+        ({"names": False, "reverse": True}, "--reverse"),
+        ({"host": "a", "events": "lookup"}, "--host"),
+        ({"host": "a", "direction": "in"}, "--host"),
+        ({"host": "a", "events": "accept"}, "--host"),
+        ({"host": "a", "events": "existing"}, "--host"),
+        ({"direction": "in", "events": "connect,failed"}, "--direction in"),
         ({"family": 4, "remote": "2001:db8::/32"}, "--remote"),
         ({"family": 6, "local": "10.0.0.0/8"}, "--local"),
         ({"remote": "10.0.0.0/8", "local": "::1"}, "--local"),
@@ -210,6 +244,9 @@ def test_conditions_that_nothing_can_meet_are_refused_by_name(keywords: dict[str
     [
         {"direction": "in", "events": "accept,failed"},
         {"direction": "out", "failed": True},
+        {"direction": "in", "host": "a", "reverse": True},
+        {"events": "accept", "host": "a", "reverse": True},
+        {"events": "lookup", "port": 53},
         {"family": 4, "remote": "10.0.0.0/8,2001:db8::/32"},
         {"remote": "10.0.0.0/8,::1", "local": "::1"},
         {"port": "80,443", "not_port": "80"},
@@ -238,7 +275,19 @@ def test_port_ranges_hold_exactly_the_ports_given(wanted: set[int]) -> None:
 
 @given(st.text())
 def test_no_text_at_all_ends_in_anything_but_a_value_or_a_refusal(value: str) -> None:
-    for name in ("port", "remote", "uid", "comm", "ring_size", "min_latency", "events", "direction", "pid", "netns"):
+    for name in (
+        "port",
+        "remote",
+        "uid",
+        "comm",
+        "ring_size",
+        "min_latency",
+        "events",
+        "direction",
+        "pid",
+        "netns",
+        "host",
+    ):
         keywords: dict[str, Any] = {name: value}
         try:
             Filters.parse(**keywords)
@@ -247,6 +296,81 @@ def test_no_text_at_all_ends_in_anything_but_a_value_or_a_refusal(value: str) ->
         else:
             message = ""
         assert message.isprintable()
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"family": 6},
+        {"port": 443},
+        {"local_port": 443},
+        {"not_port": 443},
+        {"remote": "::1"},
+        {"local": "::1"},
+        {"not_remote": "::1"},
+        {"direction": "out"},
+        {"min_latency": 1},
+        {"host": "*.example.com"},
+    ],
+)
+def test_lookups_are_told_with_a_filter_for_connections_only_if_asked_for(keywords: dict[str, Any]) -> None:
+    assert Filters.parse(**keywords).of_connections
+    assert Filters.parse(**keywords).events == OF_CONNECTIONS
+    assert Filters.parse(**keywords, existing=True).events == OF_CONNECTIONS | {"existing"}
+    assert Filters.parse(**keywords, events="close,lookup").events == {"close", "lookup"}
+    assert "lookup" in Filters.parse(**keywords, events="all").events
+
+
+@pytest.mark.parametrize("keywords", [{}, {"uid": 0}, {"comm": "curl"}, {"pid": os.getpid()}, {"reverse": True}])
+def test_a_filter_for_processes_is_one_for_their_lookups_too(keywords: dict[str, Any]) -> None:
+    assert not Filters.parse(**keywords).of_connections
+    assert "lookup" in Filters.parse(**keywords).events
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("*.example.com", "www.example.com", True),
+        ("*.example.com", "WWW.Example.Com.", True),
+        ("*.EXAMPLE.com.", "a.b.example.com", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "www.example.com.evil.test", False),
+        ("*.example.com", "www-example.com", False),
+        ("www", "www.example.com", False),
+        ("db[0-9]", "db7", True),
+        ("db[0-9]", "db77", False),
+        ("db?", "db", False),
+        ("[", "[", True),
+        ("*", "a\nb", True),
+        ("*", "", True),
+        ("*", None, False),
+        ("b\u00fccher.*", "B\u00dcCHER.example", True),
+    ],
+)
+def test_a_pattern_fits_whole_names_in_any_case(pattern: str, name: str | None, fits: bool) -> None:
+    assert hosts.matcher(hosts.parse("--host", pattern))(name) == fits
+
+
+def test_several_patterns_are_alternatives_and_none_fits_nothing() -> None:
+    fits = hosts.matcher(hosts.parse("--host", ["a.*", "*.b"]))
+    assert [fits(name) for name in ("a.x", "x.b", "x.a", None)] == [True, True, False, False]
+    assert not hosts.matcher(())("a")
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_any_pattern_is_refused_or_judges_any_name(pattern: str, name: str) -> None:
+    try:
+        patterns = hosts.parse("--host", pattern)
+    except InvalidValue:
+        return
+    assert hosts.matcher(patterns)(name) in (True, False)
+
+
+def test_a_pattern_made_to_be_slow_is_not() -> None:
+    assert not hosts.matcher(hosts.parse("--host", "*a" * 127))("a" * 126 + "b" * 4000)
 
 
 # Processes
