@@ -2,7 +2,8 @@ r"""CSV as RFC 4180 has it: a header, then a row for each event, with every colu
 
 What is not known is an empty cell. Foreign text is escaped (`\x1b`, and a backslash as two), and stands behind an
 apostrophe if a spreadsheet would take it for a formula; `pytracecon.text.restore_cell` gives the original back.
-Our own words, numbers and addresses stand as they are.
+Of several values each is such a text, its blanks written as `\x20`, and a blank stands between them. Our own words,
+numbers and addresses stand as they are.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ __all__ = ["CsvRows"]
 
 
 # What others chose. The rest are numbers and words of ours, and addresses.
-_FOREIGN = frozenset({"comm", "thread", "container", "unit", "host"})
+_FOREIGN = frozenset({"comm", "thread", "container", "unit", "host", "name"})
+_FOREIGN_LISTS = frozenset({"host_candidates"})
+_LISTS = frozenset({"addresses"})
 _FLAGS = frozenset({"v4_mapped", "pre_existing", "partial", "fastopen"})
 
 
 class CsvRows:
     def __init__(self) -> None:
         self._columns = all_keys()
-        self._foreign = [at for at, column in enumerate(self._columns) if column in _FOREIGN]
-        self._flags = [at for at, column in enumerate(self._columns) if column in _FLAGS]
+        self._foreign = self._places(_FOREIGN)
+        self._foreign_lists = self._places(_FOREIGN_LISTS)
+        self._lists = self._places(_LISTS)
+        self._flags = self._places(_FLAGS)
         self._arrangements: dict[type[Event], _Arrangement] = {}
         self._lines: list[str] = []
         self._write = csv.writer(_Lines(self._lines)).writerow
+
+    def _places(self, keys: frozenset[str]) -> list[int]:
+        return [at for at, column in enumerate(self._columns) if column in keys]
 
     def header(self) -> bytes:
         self._write(["time", "event", *self._columns])
@@ -48,6 +56,12 @@ class CsvRows:
             for at in self._foreign:
                 if cells[at]:
                     cells[at] = cell(cells[at])
+            for at in self._foreign_lists:
+                if cells[at] is not None:
+                    cells[at] = " ".join([cell(text).replace(" ", r"\x20") for text in cells[at]])
+            for at in self._lists:
+                if cells[at] is not None:
+                    cells[at] = " ".join(cells[at])
             for at in self._flags:
                 if cells[at]:
                     cells[at] = "true"

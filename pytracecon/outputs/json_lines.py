@@ -80,8 +80,14 @@ def _without_surrogates(row: Any) -> Any:
     for name in row.__struct_fields__:
         value = getattr(row, name)
         if isinstance(value, str):
-            setattr(row, name, value.encode("utf-8", "backslashreplace").decode())
+            setattr(row, name, _as_text(value))
+        elif isinstance(value, list):
+            setattr(row, name, [_as_text(each) for each in value])
     return row
+
+
+def _as_text(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -8,12 +8,12 @@ from operator import attrgetter
 from typing import Any
 
 from pytracecon.clock import rfc3339
-from pytracecon.events import Accept, Close, Connect, Established, Event, Existing, Failed, Lost
+from pytracecon.events import Accept, Close, Connect, Established, Event, Existing, Failed, Lookup, Lost
 
 __all__ = ["all_keys", "keys", "values"]
 
 _INSTANTS = {"from_ns": "from", "to_ns": "to"}
-_TYPES: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lost)
+_TYPES: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lookup, Lost)
 
 
 def keys(kind: type[Event]) -> list[str]:

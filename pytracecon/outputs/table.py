@@ -2,12 +2,14 @@
 
 A column widens when a cell needs it, in steps of eight, and keeps that width: below each header (it is repeated when
 widths change) everything stands in line. On a terminal nothing runs over the edge: columns widen only as long as the
-table fits, and what does not fit in a row goes on in the next line, below the column that `hang` names.
+table fits, and what does not fit in a row goes on in the next line, below the column that `hang` names. A cell may
+span the columns behind its own: these are None. It widens none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytracecon.events import Event
@@ -19,6 +21,10 @@ __all__ = ["Column", "Table"]
 _STEP = 8
 _READABLE = 32  # columns that a continued line should have at least
 _INDENT = 4
+_BETWEEN_CLAUSES = re.compile("(?:(?<=,)|(?<= →)) ")
+
+
+Cells = Sequence[str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Table:
     def __init__(
         self,
         columns: Sequence[Column],
-        row: Callable[[Event], Sequence[str]],
+        row: Callable[[Event], Cells],
         *,
         terminal: Callable[[], int | None],
         hang: str,
@@ -59,7 +65,7 @@ class Table:
             cells = self._row(event)
             widened = False
             for at, cell in enumerate(cells[:-1]):
-                if len(cell) > self._widths[at]:
+                if cell is not None and len(cell) > self._widths[at] and cells[at + 1] is not None:
                     widened |= self._widen(at, width(cell), terminal)
             text = self._text(cells, terminal)
             pieces.append(((self.header() if widened else b"") + text.encode(), 1))
@@ -81,41 +87,70 @@ class Table:
         """Columns of the terminal that a row takes, with a last cell of its column's width."""
         return sum(self._widths) + self._gap * (len(self._widths) - 1)
 
-    def _text(self, cells: Sequence[str], terminal: int | None) -> str:
-        gap = " " * self._gap
-        padded = [cell + " " * (wide - width(cell)) for cell, wide in zip(cells, self._widths, strict=True)]
-        line = gap.join(padded).rstrip()
+    def _text(self, cells: Cells, terminal: int | None) -> str:
+        line = self._line(self._placed(cells))
         if terminal is None or width(line) <= terminal:
-            return line + "\n"
-        return self._flowed(cells, terminal)
+            return line
+        placed = self._placed(cells, spanning=False)
+        if None in cells and width(line := self._line(placed)) <= terminal:
+            return line
+        return self._flowed(placed, terminal)
 
-    def _flowed(self, cells: Sequence[str], terminal: int) -> str:
+    def _placed(self, cells: Cells, *, spanning: bool = True) -> list[tuple[str, int]]:
+        """The cells, each with the columns that it has. One that spans has none where there is not enough room."""
+        placed: list[tuple[str, int]] = []
+        for cell, wide in zip(cells, self._widths, strict=True):
+            if cell is not None:
+                placed.append((cell, wide))
+            else:
+                whole, so_far = placed.pop()
+                placed.append((whole, so_far + self._gap + wide if spanning else 0))
+        return placed
+
+    def _line(self, placed: list[tuple[str, int]]) -> str:
+        gap = " " * self._gap
+        return gap.join([cell + " " * (wide - width(cell)) for cell, wide in placed]).rstrip() + "\n"
+
+    def _flowed(self, placed: list[tuple[str, int]], terminal: int) -> str:
         """The row on as many lines as it needs."""
         hang = sum(self._widths[: self._hang]) + self._gap * self._hang
         if terminal - hang < _READABLE:
             hang = _INDENT
-        *columns, last = cells
-        while columns and not columns[-1]:
-            columns.pop()
-        parts = [(cell, wide + self._gap) for cell, wide in zip(columns, self._widths, strict=False)]
-        if width(last) <= terminal - hang:
-            parts.append((last, 0))
-        else:
-            *clauses, end = last.split(", ")
-            parts += [(f"{clause},", 0) for clause in clauses] + [(end, 0)]
         lines: list[str] = []
         used = terminal
-        for part, wide in parts:
-            needed = width(part)
-            if used + needed > terminal:
-                used = _indent(hang, terminal - needed) if lines else 0
-                lines.append(" " * used)
-            after = max(needed + (self._gap if wide else 1), wide)
-            lines[-1] += part + " " * (after - needed)
-            used += after
+        for part, wide, gap in self._parts(placed, terminal - hang):
+            for piece in _pieces(part, terminal):
+                needed = width(piece)
+                if used + needed > terminal:
+                    used = _indent(hang, terminal - needed) if lines else 0
+                    lines.append(" " * used)
+                after = max(needed, wide) + gap
+                lines[-1] += piece + " " * (after - needed)
+                used += after
         return "".join(f"{line.rstrip()}\n" for line in lines)
+
+    def _parts(self, placed: list[tuple[str, int]], room: int) -> Iterator[tuple[str, int, int]]:
+        """What stays together, its columns, and the gap behind it. Text for which a line has no `room` comes apart."""
+        *columns, (last, _) = placed
+        while columns and not columns[-1][0]:
+            columns.pop()
+        for cell, wide in [*columns, (last, 0)]:
+            *clauses, end = [cell] if wide or width(cell) <= room else _BETWEEN_CLAUSES.split(cell)
+            yield from ((clause, 0, 1) for clause in clauses)
+            yield end, wide, self._gap
 
 
 def _indent(hang: int, room: int) -> int:
     """Where a continued line begins, if there is `room` for so much before what it holds."""
     return hang if hang <= room else max(0, min(_INDENT, room))
+
+
+def _pieces(part: str, terminal: int) -> Iterator[str]:
+    """`part`, which mostly is narrower than the terminal."""
+    while width(part) > terminal:
+        most = terminal
+        while width(part[:most]) > terminal:
+            most -= 1
+        yield part[:most]
+        part = part[most:]
+    yield part

@@ -1,18 +1,35 @@
-"""All events as they happen, one a row."""
+"""All events as they happen, one a row.
+
+A name stands in a column of its own where there is room for it, else in place of the remote's address.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed, Lost
-from pytracecon.outputs.table import Column, Table
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Established,
+    Event,
+    Existing,
+    Failed,
+    Lookup,
+    Lost,
+)
+from pytracecon.outputs.table import Cells, Column, Table
 from pytracecon.text import safe
-from pytracecon.views.wording import UNKNOWN, duration, endpoint, size, time_of_day
+from pytracecon.views import wording
+from pytracecon.views.wording import UNKNOWN, duration, endpoint, several, size, time_of_day
 
 __all__ = ["detail", "row", "table"]
 
 _WIDEST_ENDPOINT = 47  # an IPv6 address without a zero, in brackets, with its port
+_LONGEST_HOST = 48
+_LONGEST_NARROW_HOST = 34
 
 _COLUMNS = (
     Column("TIME", 15, 15),
@@ -34,6 +51,8 @@ _NARROW_COLUMNS = (
     Column("DETAIL", 16, 16),
 )
 _WIDE_ENOUGH = 104
+_HOST = Column("HOST", 16, _LONGEST_HOST)
+_WIDE_ENOUGH_FOR_HOST = 122
 
 _REASONS = {"timeout": "timed out", "no_address": "no address"}
 _SAYS_IT_ALL = {"ECONNREFUSED", "ECONNRESET", "ETIMEDOUT"}
@@ -53,40 +72,67 @@ _LOST_IN = {
 }
 
 
-def table(terminal: Callable[[], int | None], *, utc: bool) -> Table:
-    """For a terminal of the width that it has now, or for none."""
-    columns = terminal()
-    narrow = columns is not None and columns < _WIDE_ENOUGH
+def table(terminal: Callable[[], int | None], *, utc: bool, names: bool = True) -> Table:
+    """For a terminal of the width that it has now, or for none; `names`: connections may have one."""
+    wide = terminal()
+    narrow = wide is not None and wide < _WIDE_ENOUGH
+    host_column = names and (wide is None or wide >= _WIDE_ENOUGH_FOR_HOST)
+    columns = _NARROW_COLUMNS if narrow else _COLUMNS
     return Table(
-        _NARROW_COLUMNS if narrow else _COLUMNS,
-        partial(row, utc=utc, narrow=narrow),
+        (*columns[:-1], _HOST, columns[-1]) if host_column else columns,
+        partial(row, utc=utc, narrow=narrow, host_column=host_column),
         terminal=terminal,
         hang="LOCAL",
         gap=1 if narrow else 2,
     )
 
 
-def row(event: Event, *, utc: bool = False, narrow: bool = False) -> Sequence[str]:
-    """The cells of a row. What is not known is `?`; what does not apply is empty."""
+def row(event: Event, *, utc: bool = False, narrow: bool = False, host_column: bool = False) -> Cells:
+    """The cells of a row. What is not known is `?`; what does not apply is empty, and so is an unknown name."""
     time = time_of_day(event.time_ns, utc=utc, decimals=0 if narrow else 6)
+    last = detail(event, narrow=narrow)
+    if isinstance(event, Lookup):
+        spanned = (None, None) if host_column else (None,)
+        return time, *_process(event), event.event, _answer(event, narrow=narrow), *spanned, last
     if not isinstance(event, ConnectionEvent):
-        return time, "", "", event.event, "", "", detail(event)
+        return time, "", "", event.event, "", "", *([""] if host_column else []), last
     if narrow:
         local = f":{UNKNOWN if event.local_port is None else event.local_port}"
     else:
         local = endpoint(event.local_addr, event.local_port)
+    remote = endpoint(event.remote_addr, event.remote_port)
+    if host_column:
+        return time, *_process(event), event.event, local, remote, _host(event), last
+    if event.host is not None:
+        port = f":{UNKNOWN if event.remote_port is None else event.remote_port}"
+        remote = _host(event, port, longest=_LONGEST_NARROW_HOST if narrow else _LONGEST_HOST)
+    return time, *_process(event), event.event, local, remote, last
+
+
+def _process(event: ConnectionEvent | Lookup) -> tuple[str, str]:
     return (
-        time,
         UNKNOWN if event.pid is None else str(event.pid),
         UNKNOWN if event.comm is None else safe(event.comm),
-        event.event,
-        local,
-        endpoint(event.remote_addr, event.remote_port),
-        detail(event),
     )
 
 
-def detail(event: Event) -> str:
+def _host(event: ConnectionEvent, port: str = "", *, longest: int = _LONGEST_HOST) -> str:
+    """The remote's name, and what is to be said of it: others fit as well, or nobody here has asked for it."""
+    if event.host is None:
+        return ""
+    shown = wording.host(event.host, longest) + port
+    others = len(event.host_candidates or ()) - 1
+    if others > 0:
+        shown += f" (+{others})"
+    return f"{shown} (ptr)" if event.host_source == "ptr" else shown
+
+
+def _answer(event: Lookup, *, narrow: bool) -> str:
+    name = UNKNOWN if event.name is None else wording.host(event.name, _LONGEST_HOST)
+    return f"{name} → {several(event.addresses, 2 if narrow else 6)}" if event.addresses else name
+
+
+def detail(event: Event, *, narrow: bool = False) -> str:
     """What is particular to this event, in words. What is as usual is left out, and so is what is not known."""
     said: list[str] = []
     match event:
@@ -104,11 +150,25 @@ def detail(event: Event) -> str:
         case Existing(state=state):
             said += [state] if state is not None else []
             said += _totals(event)
+        case Lookup(latency_ns=latency, result=result):
+            said += [result] if result not in ("ok", None) else []
+            said += [" ".join(_duration(latency) + _source(event, narrow=narrow))]
+            said += ["partial"] if event.partial else []
         case Lost(count=count, where=where):
             said.append(f"lost {count} record{'' if count == 1 else 's'} ({_LOST_IN.get(where, where)})")
     if isinstance(event, ConnectionEvent):
         said += _remarks(event)
-    return ", ".join(said)
+    return ", ".join(filter(None, said))
+
+
+def _source(event: Lookup, *, narrow: bool) -> list[str]:
+    """Who told it. That a packet asks for IPv4 addresses is as usual."""
+    if narrow or event.source is None:
+        return []
+    said = [event.source if event.type in ("A", None) else f"{event.source} {event.type}"]
+    said += [event.server] if event.server is not None else []
+    said += [f"within {event.within}"] if event.within is not None else []
+    return [f"({', '.join(said)})"]
 
 
 def _outcome(event: Failed) -> str:

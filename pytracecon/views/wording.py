@@ -1,13 +1,15 @@
-"""How durations, sizes, times and addresses are written for people."""
+"""How durations, sizes, times, addresses and names are written for people."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from pytracecon.clock import SECOND
+from pytracecon.text import safe
 
-__all__ = ["UNKNOWN", "duration", "endpoint", "size", "time_of_day"]
+__all__ = ["UNKNOWN", "duration", "endpoint", "host", "several", "size", "time_of_day"]
 
 UNKNOWN = "?"
 
@@ -47,6 +49,17 @@ def endpoint(address: str | None, port: int | None) -> str:
         return UNKNOWN
     shown = UNKNOWN if address is None else f"[{address}]" if ":" in address else address
     return f"{shown}:{UNKNOWN if port is None else port}"
+
+
+def host(name: str, longest: int) -> str:
+    """A name that others chose. Of one that is too long the end is shown: it tells whose the name is."""
+    shown = safe(name)
+    return shown if len(shown) <= longest else f"…{shown[1 - longest :]}"
+
+
+def several(items: Sequence[str], most: int) -> str:
+    """The first ones, and how many more there are."""
+    return ", ".join(items if len(items) <= most else [*items[:most], f"+{len(items) - most}"])
 
 
 def time_of_day(time_ns: int, *, utc: bool = False, decimals: int = 6) -> str:

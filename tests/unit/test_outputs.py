@@ -23,14 +23,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytracecon import text
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed, Lost
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Established,
+    Event,
+    Existing,
+    Failed,
+    Lookup,
+    Lost,
+)
 from pytracecon.outputs import Output
 from pytracecon.outputs.csv_rows import CsvRows
 from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.outputs.keys import all_keys, keys
 from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink, open_file, standard_output
-from pytracecon.views import trace
-from pytracecon.views.wording import duration, endpoint, size, time_of_day
+from pytracecon.views import lookups, trace
+from pytracecon.views.wording import duration, endpoint, host, several, size, time_of_day
 
 NOW = 1_795_161_009_123_456_789  # 2026-11-20T07:50:09.123456789Z
 V4: dict[str, Any] = {
@@ -51,13 +62,33 @@ V4: dict[str, Any] = {
 LONGEST = "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
 V6 = V4 | {"local_addr": LONGEST, "remote_addr": LONGEST, "local_port": 65535, "remote_port": 65535}
 
-FOREIGN = ("comm", "thread", "container", "unit", "host")
+LOOKUP: dict[str, Any] = {
+    "netns": 4026531840,
+    "pid": 1234,
+    "comm": "curl",
+    "name": "www.example.com",
+    "addresses": ["93.184.216.34", "2606:2800:21f:cb07::1"],
+    "latency_ns": 8_200_000,
+    "result": "ok",
+    "source": "getaddrinfo",
+}
+MISSING: dict[str, Any] = LOOKUP | {
+    "name": "no-such.example.com",
+    "type": "A",
+    "addresses": None,
+    "latency_ns": 3_100_000,
+    "result": "NXDOMAIN",
+    "source": "dns",
+    "server": "127.0.0.53",
+}
+
+FOREIGN = ("comm", "thread", "container", "unit", "host", "name", "host_candidates")
 foreign_text = st.one_of(
     st.text(st.characters(exclude_categories=[])),
     st.text(max_size=15).map(lambda name: text.decode(name.encode())),
     st.binary(max_size=16).map(text.decode),
     st.sampled_from(
-        ["=cmd|' /C calc'!A0", "\x1b]52;c;eA==\x07", '"', "a,b\r\n", "\u202e\u2028\x85\x7f", "\udc80", "'"]
+        ["=cmd|' /C calc'!A0", "\x1b]52;c;eA==\x07", '"', "a,b\r\n", "\u202e\u2028\x85\x7f", "\udc80", "'", " =1", ""]
     ),
 )
 number = st.integers(0, (1 << 64) - 1)
@@ -70,8 +101,12 @@ def an_event(kind: type[Event]) -> st.SearchStrategy[Event]:
         if field.name == "time_ns":
             values[field.name] = st.integers(0, 1 << 62)
             continue
-        if field.name in FOREIGN:
-            value: st.SearchStrategy[Any] = foreign_text
+        if field.name == "host_candidates":
+            value: st.SearchStrategy[Any] = st.lists(foreign_text, max_size=4)
+        elif field.name == "addresses":
+            value = st.lists(st.sampled_from(["10.0.0.5", "::1", LONGEST]), max_size=12)
+        elif field.name in FOREIGN:
+            value = foreign_text
         elif "str" in str(field.type):
             value = st.sampled_from(["tcp", "out", "10.0.0.5", "::1", "ECONNREFUSED", "00003fa2c18e0007"])
         elif "bool" in str(field.type):
@@ -84,7 +119,7 @@ def an_event(kind: type[Event]) -> st.SearchStrategy[Event]:
     return st.builds(kind, **values)
 
 
-KINDS: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lost)
+KINDS: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lookup, Lost)
 any_events = st.lists(st.one_of([an_event(kind) for kind in KINDS]), max_size=8)
 
 
@@ -108,6 +143,21 @@ def test_a_json_line_has_the_documented_keys_in_their_order() -> None:
         '"direction":"out","local_addr":"10.0.0.5","local_port":41234,"remote_addr":"93.184.216.34",'
         '"remote_port":443,"netns":4026531840,"pid":1234,"comm":"curl","uid":1000,"owner":"connect","cgroup":4711,'
         '"host":"www.example.com","host_source":"dns","latency_ns":12310000,"syn_retransmits":0}\n'
+    )
+
+
+def test_a_lookup_in_json_lists_its_addresses() -> None:
+    assert rendered(JsonLines(), [Lookup(NOW, **LOOKUP)]) == (
+        '{"event":"lookup","time":"2026-11-20T07:50:09.123456789Z","netns":4026531840,"pid":1234,"comm":"curl",'
+        '"name":"www.example.com","addresses":["93.184.216.34","2606:2800:21f:cb07::1"],"latency_ns":8200000,'
+        '"result":"ok","source":"getaddrinfo"}\n'
+    )
+
+
+def test_all_names_that_fit_stand_behind_the_one_that_does_best() -> None:
+    event = Connect(NOW, **V4, host="b", host_source="dns", host_candidates=["b", "\x1b", "\udc80"])
+    assert '"host":"b","host_source":"dns","host_candidates":["b","\\u001b","\\\\udc80"]}' in rendered(
+        JsonLines(), [event]
     )
 
 
@@ -137,8 +187,11 @@ def test_json_lines_parse_back_to_the_events(events: list[Event]) -> None:
                 assert (found.get(key) is None) == (known is None)
                 continue
             value = getattr(event, key)
-            if isinstance(value, str):  # a lone surrogate has no UTF-8, and becomes text
+            # A lone surrogate has no UTF-8, and becomes text.
+            if isinstance(value, str):
                 value = value.encode("utf-8", "backslashreplace").decode()
+            elif isinstance(value, list):
+                value = [each.encode("utf-8", "backslashreplace").decode() for each in value]
             assert found.get(key) == value
             assert (key in found) == (value is not None)
 
@@ -168,8 +221,11 @@ def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event])
             if key in ("from", "to"):
                 continue
             value = getattr(event, key, None)
-            if key in FOREIGN:
-                assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
+            if key in FOREIGN or key == "addresses":
+                assert not any(shown.lstrip(" ").startswith(sign) for sign in "=+-@\t\r")
+            if key in ("host_candidates", "addresses"):
+                assert ([text.restore_cell(each) for each in shown.split(" ")] if value else shown) == (value or "")
+            elif key in FOREIGN:
                 assert text.restore_cell(shown) == (value or "")
             else:
                 assert shown == ("" if value is None else "true" if value is True else str(value))
@@ -178,9 +234,9 @@ def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event])
 def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> None:
     assert CsvRows().header().decode() == (
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
-        "thread,owner,cgroup,container,unit,host,host_source,pre_existing,subflow_of,partial,fastopen,latency_ns,"
-        "syn_retransmits,error,reason,wait_ns,duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,"
-        "count,where,from,to\r\n"
+        "thread,owner,cgroup,container,unit,host,host_source,host_candidates,pre_existing,subflow_of,partial,"
+        "fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,"
+        "rtt_ns,ended,state,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
     )
 
 
@@ -189,17 +245,25 @@ def test_commas_and_quotes_are_quoted() -> None:
     assert ',"a,""b""",' in row
 
 
+def test_a_blank_stands_between_the_values_of_a_list_and_in_none_of_them() -> None:
+    event = Connect(NOW, **V4, host_candidates=["=b", "a c", "x\\y"])
+    assert ",'=b a\\x20c x\\\\y," in rendered(CsvRows(), [event])
+    assert ",93.184.216.34 2606:2800:21f:cb07::1," in rendered(CsvRows(), [Lookup(NOW, **LOOKUP)])
+
+
 # The table
 
 
 @pytest.fixture
 def table_of() -> Any:
-    return lambda width: trace.table(lambda: width, utc=True)
+    return lambda width, names=True: trace.table(lambda: width, utc=True, names=names)
 
 
 def test_the_table_reads_as_the_readme_shows(table_of: Any) -> None:
     events: list[Event] = [
-        Established(NOW, **V4, latency_ns=12_310_000, syn_retransmits=0),
+        Lookup(NOW, **LOOKUP),
+        Established(NOW, **V4, host="www.example.com", latency_ns=12_310_000, syn_retransmits=0),
+        Lookup(NOW, **MISSING),
         Accept(NOW, **V4 | {"local_port": 443, "remote_addr": "10.0.0.9", "comm": "nginx", "pid": 998}, wait_ns=20_000),
         Failed(NOW, **V4, error="ECONNREFUSED", reason="refused", latency_ns=410_000),
         Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close"),
@@ -208,12 +272,33 @@ def test_the_table_reads_as_the_readme_shows(table_of: Any) -> None:
     assert (
         rendered(table_of(None), events)
         == """\
+TIME             PID     COMM        EVENT        LOCAL                  REMOTE                 HOST              DETAIL
+07:50:09.123456  1234    curl        lookup       www.example.com → 93.184.216.34, 2606:2800:21f:cb07::1          \
+8.20 ms (getaddrinfo)
+07:50:09.123456  1234    curl        established  10.0.0.5:41234         93.184.216.34:443      www.example.com   \
+12.31 ms
+07:50:09.123456  1234    curl        lookup       no-such.example.com                                             \
+NXDOMAIN, 3.10 ms (dns, 127.0.0.53)
+07:50:09.123456  998     nginx       accept       10.0.0.5:443           10.0.0.9:443                             \
+waited 0.02 ms
+07:50:09.123456  1234    curl        failed       10.0.0.5:41234         93.184.216.34:443                        \
+refused, 0.41 ms
+07:50:09.123456  1234    curl        close        10.0.0.5:41234         93.184.216.34:443                        \
+1.10 s, 78 B out, 1206 B in, closed by remote
+07:50:09.123456                      lost                                                                         \
+lost 120 records (ring full)
+"""
+    )
+
+
+@pytest.mark.parametrize("width", [None, 200])
+def test_without_names_there_is_no_column_for_them(table_of: Any, width: int | None) -> None:
+    events: list[Event] = [Established(NOW, **V4, latency_ns=12_310_000), Lost(NOW, 120, "ring")]
+    assert (
+        rendered(table_of(width, names=False), events)
+        == """\
 TIME             PID     COMM        EVENT        LOCAL                  REMOTE                 DETAIL
 07:50:09.123456  1234    curl        established  10.0.0.5:41234         93.184.216.34:443      12.31 ms
-07:50:09.123456  998     nginx       accept       10.0.0.5:443           10.0.0.9:443           waited 0.02 ms
-07:50:09.123456  1234    curl        failed       10.0.0.5:41234         93.184.216.34:443      refused, 0.41 ms
-07:50:09.123456  1234    curl        close        10.0.0.5:41234         93.184.216.34:443      \
-1.10 s, 78 B out, 1206 B in, closed by remote
 07:50:09.123456                      lost                                                       \
 lost 120 records (ring full)
 """
@@ -238,6 +323,19 @@ def test_after_a_long_address_everything_is_in_line_again_below_a_new_header(tab
     assert short.index("93.184.216.34:443") == header.index("REMOTE")
 
 
+@pytest.mark.parametrize("width", [None, 160])
+def test_a_lookup_runs_over_the_columns_of_the_ends_and_widens_none(table_of: Any, width: int | None) -> None:
+    addresses = [f"10.0.0.{last}" for last in range(20)]
+    events: list[Event] = [
+        Lookup(NOW, **LOOKUP),
+        Lookup(NOW, **LOOKUP | {"name": "x" * 99, "addresses": addresses}),
+        Established(NOW, **V4, host="www.example.com", latency_ns=12_310_000),
+    ]
+    header, lookup, *_, established = rendered(table_of(width), events).splitlines()
+    assert lookup.index("www.example.com →") == established.index("10.0.0.5:41234") == header.index("LOCAL")
+    assert lookup.index("8.20 ms") == established.index("12.31 ms") == header.index("DETAIL")
+
+
 def test_columns_widen_a_few_times_at_most(table_of: Any) -> None:
     parts = [f"{1 << bits:x}" for bits in range(16)]
     events: list[Event] = [
@@ -252,35 +350,84 @@ def test_columns_widen_a_few_times_at_most(table_of: Any) -> None:
 @given(any_events, st.integers(60, 250))
 def test_no_row_runs_over_the_edge_of_the_terminal_or_hides_what_it_says(events: list[Event], width: int) -> None:
     for event in events:
-        if isinstance(event, ConnectionEvent) and event.comm is not None:
+        if isinstance(event, ConnectionEvent | Lookup) and event.comm is not None:
             event.comm = event.comm[:4]
     lines = rendered(trace.table(lambda: width, utc=True), events).splitlines()
     assert max(map(text.width, lines)) <= width
     shown = " ".join(" ".join(lines).split())
     for event in events:
-        for clause in trace.detail(event).split(", "):
+        for clause in trace.detail(event, narrow=width < 104).split(", "):
             assert " ".join(clause.split()) in shown
 
 
-@given(any_events)
-def test_the_table_lets_no_control_character_through(events: list[Event]) -> None:
-    assert all(harmless(line) for line in rendered(trace.table(lambda: None, utc=True), events).split("\n"))
+@given(any_events, st.integers(2, 250))
+def test_no_text_is_too_long_for_a_terminal(events: list[Event], width: int) -> None:
+    for table in (trace.table(lambda: width, utc=True), lookups.table(lambda: width, utc=True)):
+        assert max(map(text.width, rendered(table, events).splitlines())) <= width
+
+
+@given(any_events, st.sampled_from([None, 80, 110, 160]))
+def test_the_table_lets_no_control_character_through(events: list[Event], width: int | None) -> None:
+    for table in (trace.table(lambda: width, utc=True), lookups.table(lambda: width, utc=True)):
+        assert all(harmless(line) for line in rendered(table, events).split("\n"))
 
 
 def test_a_narrow_terminal_gets_shorter_columns_and_whole_rows(table_of: Any) -> None:
     events: list[Event] = [
+        Lookup(NOW, **LOOKUP | {"addresses": ["93.184.216.34"]}),
+        Lookup(NOW, **LOOKUP),
+        Established(NOW, **V4, host="www.example.com", latency_ns=12_310_000),
         Established(NOW, **V4, latency_ns=12_310_000),
         Failed(NOW, **V4, error="ECONNREFUSED", reason="refused", latency_ns=410_000),
+        Lookup(NOW, **MISSING),
         Close(NOW, **V4, duration_ns=1_100_000_000, tx_bytes=78, tx_acked=78, rx_bytes=1206, ended="remote_close"),
     ]
     expected = """\
 TIME     PID     COMM      EVENT       LOCAL  REMOTE            DETAIL
+07:50:09 1234    curl      lookup      www.example.com → 93.184.216.34 8.20 ms
+07:50:09 1234    curl      lookup      www.example.com → 93.184.216.34,
+                                       2606:2800:21f:cb07::1 8.20 ms
+07:50:09 1234    curl      established :41234 www.example.com:443 12.31 ms
 07:50:09 1234    curl      established :41234 93.184.216.34:443 12.31 ms
 07:50:09 1234    curl      failed      :41234 93.184.216.34:443 refused, 0.41 ms
+07:50:09 1234    curl      lookup      no-such.example.com NXDOMAIN, 3.10 ms
 07:50:09 1234    curl      close       :41234 93.184.216.34:443 1.10 s,
                                        78 B out, 1206 B in, closed by remote
 """
     assert rendered(table_of(80), events) == expected
+
+
+@pytest.mark.parametrize("width", [104, 121])
+def test_where_there_is_no_room_for_both_a_name_stands_for_the_address(table_of: Any, width: int) -> None:
+    events: list[Event] = [
+        Established(NOW, **V4, host="www.example.com", latency_ns=12_310_000),
+        Established(NOW, **V4, latency_ns=12_310_000),
+    ]
+    expected = """\
+TIME             PID     COMM        EVENT        LOCAL                  REMOTE                 DETAIL
+07:50:09.123456  1234    curl        established  10.0.0.5:41234         www.example.com:443    12.31 ms
+07:50:09.123456  1234    curl        established  10.0.0.5:41234         93.184.216.34:443      12.31 ms
+"""
+    assert rendered(table_of(width), events) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "column", "with_port"),
+    [
+        ({"host": "a.example"}, "a.example", "a.example:443"),
+        ({"host": "a.example", "host_candidates": ["a.example", "b", "c"]}, "a.example (+2)", "a.example:443 (+2)"),
+        ({"host": "a.example", "host_candidates": ["a.example"]}, "a.example", "a.example:443"),
+        ({"host": "a.example", "host_source": "ptr"}, "a.example (ptr)", "a.example:443 (ptr)"),
+        ({"host": "a.example", "remote_port": None}, "a.example", "a.example:?"),
+        ({"host": "\x1b[31m\u202e"}, "\\x1b[31m\\u202e", "\\x1b[31m\\u202e:443"),
+        ({"host": "a" + "b" * 48}, "…" + "b" * 47, "…" + "b" * 47 + ":443"),
+        ({}, "", "93.184.216.34:443"),
+    ],
+)
+def test_a_host_says_what_is_to_be_said_of_it(known: dict[str, Any], column: str, with_port: str) -> None:
+    event = Established(NOW, **V4 | known)
+    assert trace.row(event, host_column=True)[6] == column
+    assert trace.row(event)[5] == with_port
 
 
 def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
@@ -313,6 +460,15 @@ def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
         (Close(NOW, **V4 | {"proto": "mptcp"}, ended="local_close"), "closed by local, MPTCP"),
         (Close(NOW, **V4, subflow_of="0000000000000001"), "subflow of 0000000000000001"),
         (Existing(NOW, **V4, pre_existing=True, state="ESTABLISHED", rx_bytes=1), "ESTABLISHED, 1 B in"),
+        (Lookup(NOW, **LOOKUP), "8.20 ms (getaddrinfo)"),
+        (Lookup(NOW, **LOOKUP | {"partial": True, "latency_ns": None}), "(getaddrinfo), partial"),
+        (Lookup(NOW, **MISSING), "NXDOMAIN, 3.10 ms (dns, 127.0.0.53)"),
+        (Lookup(NOW, **MISSING | {"type": "AAAA"}), "NXDOMAIN, 3.10 ms (dns AAAA, 127.0.0.53)"),
+        (
+            Lookup(NOW, **MISSING | {"within": "getaddrinfo"}),
+            "NXDOMAIN, 3.10 ms (dns, 127.0.0.53, within getaddrinfo)",
+        ),
+        (Lookup(NOW), ""),
         (Lost(NOW, 1, "map"), "lost 1 record (map full)"),
     ],
 )
@@ -323,6 +479,81 @@ def test_the_detail_says_what_is_particular(event: Event, expected: str) -> None
 def test_what_is_not_known_is_a_question_mark_and_what_does_not_apply_is_empty() -> None:
     assert trace.row(Failed(NOW, "1", "tcp", "out"), utc=True)[1:6] == ("?", "?", "failed", "?", "?")
     assert trace.row(Lost(NOW, 1, "ring"), utc=True)[1:6] == ("", "", "lost", "", "")
+    assert trace.row(Lookup(NOW), utc=True)[1:] == ("?", "?", "lookup", "?", None, "")
+    assert lookups.row(Lookup(NOW), utc=True)[1:] == ("?", "?", "?", "?", "? → ?")
+
+
+# The table of lookups
+
+
+@pytest.fixture
+def asked() -> list[Event]:
+    return [
+        Lookup(NOW, **LOOKUP),
+        Lookup(NOW, **MISSING | {"pid": 998, "comm": "nginx", "type": "AAAA"}),
+        Lookup(NOW, **MISSING | {"latency_ns": 5_000_000_000, "result": "timeout"}),
+        Lost(NOW, 120, "ring"),
+    ]
+
+
+def test_the_table_of_lookups_reads_as_the_readme_shows(asked: list[Event]) -> None:
+    assert (
+        rendered(lookups.table(lambda: None, utc=True), asked)
+        == """\
+TIME             PID     COMM        LATENCY     SOURCE                NAME → RESULT
+07:50:09.123456  1234    curl        8.20 ms     getaddrinfo           \
+www.example.com → 93.184.216.34, 2606:2800:21f:cb07::1
+07:50:09.123456  998     nginx       3.10 ms     dns AAAA @127.0.0.53  no-such.example.com → NXDOMAIN
+07:50:09.123456  1234    curl        5.00 s      dns @127.0.0.53       no-such.example.com → timeout
+07:50:09.123456                                                        lost 120 records (ring full)
+"""
+    )
+
+
+def test_the_table_of_lookups_in_a_narrow_terminal(asked: list[Event]) -> None:
+    assert (
+        rendered(lookups.table(lambda: 80, utc=True), asked)
+        == """\
+TIME     PID    COMM      LATENCY   SOURCE      NAME → RESULT
+07:50:09 1234   curl      8.20 ms   getaddrinfo www.example.com → 93.184.216.34,
+                                                2606:2800:21f:cb07::1
+07:50:09 998    nginx     3.10 ms   dns AAAA    no-such.example.com → NXDOMAIN
+07:50:09 1234   curl      5.00 s    dns         no-such.example.com → timeout
+07:50:09                                        lost 120 records (ring full)
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "source", "said"),
+    [
+        ({"addresses": ["::1"]}, "getaddrinfo", "www.example.com → ::1"),
+        ({"addresses": []}, "getaddrinfo", "www.example.com → ok"),
+        ({"addresses": ["::1"], "partial": True}, "getaddrinfo", "www.example.com → ::1, partial"),
+        ({"addresses": ["::1"], "result": "truncated"}, "getaddrinfo", "www.example.com → ::1, truncated"),
+        (
+            {"addresses": [f"::{last}" for last in range(1, 19)]},
+            "getaddrinfo",
+            "www.example.com → ::1, ::2, ::3, ::4, ::5, ::6, +12",
+        ),
+        (
+            {"addresses": ["::1"], "source": "dns", "type": "A", "within": "gethostbyname"},
+            "dns",
+            "www.example.com → ::1, within gethostbyname",
+        ),
+        ({"name": "\x1b]0;x\x07", "addresses": ["::1"]}, "getaddrinfo", "\\x1b]0;x\\x07 → ::1"),
+    ],
+)
+def test_a_lookup_ends_with_what_came_of_it(changed: dict[str, Any], source: str, said: str) -> None:
+    assert lookups.row(Lookup(NOW, **LOOKUP | changed))[4:] == (source, said)
+
+
+def test_of_a_long_name_the_end_is_shown_and_of_many_values_the_first() -> None:
+    assert host("bank.example." + "x" * 40, 20) == "…" + "x" * 19
+    assert host("www.example.com", 15) == "www.example.com"
+    assert several(["a", "b", "c"], 3) == "a, b, c"
+    assert several(["a", "b", "c"], 1) == "a, +2"
+    assert several([], 1) == ""
 
 
 @pytest.mark.parametrize(
