@@ -12,6 +12,7 @@ __all__ = ["VERBS", "Verb", "verb_and_rest"]
 
 VERBS = {
     "trace": "every TCP connection, as it happens (the default)",
+    "lookups": "every name that is looked up: by whom, how fast, what came of it",
     "doctor": "what of this can run here, and what is missing",
 }
 

@@ -3,44 +3,74 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["add_filters", "add_output", "add_run", "add_tracer", "tracer_keywords"]
+__all__ = ["add_filters", "add_names", "add_output", "add_processes", "add_run", "add_tracer", "tracer_keywords"]
+
+_SEVERAL: dict[str, Any] = {"action": "append"}
 
 
 def tracer_keywords(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that were given, as keywords of `Tracer`."""
+    """The options that were given, as keywords of `Tracer`. As it is without an option, it is not given."""
     from inspect import signature  # noqa: PLC0415 - neither is for --help
 
     from pytracecon.filters import Filters  # noqa: PLC0415
 
     given = vars(options)
-    return {name: given[name] for name in signature(Filters.parse).parameters if given.get(name) not in (None, False)}
+    parameters = signature(Filters.parse).parameters.values()
+    return {each.name: given[each.name] for each in parameters if given.get(each.name) not in (None, each.default)}
+
+
+def add_processes(add: Callable[..., object]) -> None:
+    """`add` is the `add_argument` of a group."""
+    add("-p", "--pid", metavar="PID", **_SEVERAL, help="this process; repeatable")
+    add("--children", action="store_true", help="and all that it starts from now on")
+    add("--uid", metavar="USER", **_SEVERAL, help="processes of this user: number or name")
+    add("--comm", metavar="NAME", **_SEVERAL, help="processes of this name (1 to 15 bytes)")
+    add("--netns", metavar="NS", **_SEVERAL, help="a network namespace: path, name of `ip netns`, or pid")
+    add("--cgroup", metavar="PATH", **_SEVERAL, help="a cgroup2 directory, or as in /proc/PID/cgroup")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "filters", "All must hold; several values of one are alternatives. They are applied in the kernel."
+        "filters",
+        "All must hold; several values of one are alternatives. They are applied in the\n"
+        "kernel; --host alone is applied behind it, to what the others let through.",
     )
-    several: dict[str, Any] = {"action": "append"}
-    group.add_argument("-p", "--pid", metavar="PID", **several, help="this process; repeatable")
-    group.add_argument("--children", action="store_true", help="and all that it starts from now on")
-    group.add_argument("--uid", metavar="USER", **several, help="processes of this user: number or name")
-    group.add_argument("--comm", metavar="NAME", **several, help="processes of this name (1 to 15 bytes)")
+    add_processes(group.add_argument)
     family = group.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
     family.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
-    group.add_argument("--port", metavar="PORTS", **several, help="remote ports, such as 80,443,8000-8999")
-    group.add_argument("--local-port", metavar="PORTS", **several, help="local ports")
-    group.add_argument("--not-port", metavar="PORTS", **several, help="all but these remote ports")
-    group.add_argument("--remote", metavar="CIDR", **several, help="remote addresses, such as 10.0.0.0/8,2001:db8::/32")
-    group.add_argument("--local", metavar="CIDR", **several, help="local addresses")
-    group.add_argument("--not-remote", metavar="CIDR", **several, help="all but these remote addresses")
-    group.add_argument("--netns", metavar="NS", **several, help="a network namespace: path, name of `ip netns`, or pid")
-    group.add_argument("--cgroup", metavar="PATH", **several, help="a cgroup2 directory, or as in /proc/PID/cgroup")
+    group.add_argument("--port", metavar="PORTS", **_SEVERAL, help="remote ports, such as 80,443,8000-8999")
+    group.add_argument("--local-port", metavar="PORTS", **_SEVERAL, help="local ports")
+    group.add_argument("--not-port", metavar="PORTS", **_SEVERAL, help="all but these remote ports")
+    group.add_argument(
+        "--remote", metavar="CIDR", **_SEVERAL, help="remote addresses, such as 10.0.0.0/8,2001:db8::/32"
+    )
+    group.add_argument("--local", metavar="CIDR", **_SEVERAL, help="local addresses")
+    group.add_argument("--not-remote", metavar="CIDR", **_SEVERAL, help="all but these remote addresses")
     group.add_argument("--direction", metavar="out|in", help="connections made, or connections taken")
     group.add_argument("--failed", action="store_true", help="failed attempts only")
     group.add_argument("--min-latency", metavar="MS", help="only what took at least so long, from 0.001")
+    group.add_argument(
+        "--host", metavar="PATTERN", **_SEVERAL, help="connections to a name, such as '*.example.com'; repeatable"
+    )
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("names")
+    group.add_argument(
+        "--no-names",
+        dest="names",
+        action="store_false",
+        help="attach nothing for them: no lookup events, no host",
+    )
+    group.add_argument(
+        "--reverse",
+        action="store_true",
+        help="ask the resolver for those that are not known (PTR; marked ptr); sends queries of its own",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -12,11 +12,13 @@ from pytracecon.commands.signals import Signals
 from pytracecon.events import Event, Lost
 from pytracecon.outputs import Output
 from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink
+from pytracecon.probes import Probe
 from pytracecon.tracer import Stats, Tracer
 
-__all__ = ["Session", "identity", "totals"]
+__all__ = ["Session", "identity", "names", "totals"]
 
 _LOSS = 75
+_NAMES = frozenset({"libc lookups", "dns messages"})
 _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pipe noticed
 
 
@@ -27,6 +29,7 @@ class Session:
     keywords: dict[str, Any]
     output: Output
     sink: Sink
+    what: str = "TCP connections"
     shows: Callable[[Event], bool] | None = None
     count: int | None = None
     duration: float | None = None
@@ -53,7 +56,7 @@ class Session:
             _say_probes(tracer)
         if not signals.asked:
             attached = sum(probe.attached for probe in tracer.probes)
-            say(f"tracing TCP connections ({attached} probes; names: off). Ctrl-C ends.")
+            say(f"tracing {self.what} ({attached} probes; names: {names(tracer.probes)}). Ctrl-C ends.")
         started = time.monotonic()
         status = unread = failed = 0
         try:
@@ -139,6 +142,14 @@ def _drained(tracer: Tracer) -> int:
     while not tracer.stopped:
         count += len(tracer.read())
     return count
+
+
+def names(probes: list[Probe]) -> str:
+    """Which sources of names there are, as the first line of a run says it."""
+    found = {probe.need for probe in probes if probe.attached} & _NAMES
+    if found == _NAMES:
+        return "on"
+    return {"dns messages": "packets only", "libc lookups": "libc only"}[found.pop()] if found else "off"
 
 
 def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:

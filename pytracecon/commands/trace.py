@@ -5,16 +5,16 @@ took, how much went each way, how and by whom it ended.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pytracecon.commands import VERBS
-from pytracecon.commands.console import Parser, log_to_stderr, show
-from pytracecon.commands.options import add_filters, add_output, add_run, add_tracer, tracer_keywords
+from pytracecon.commands.console import Parser, show
+from pytracecon.commands.launch import launch
+from pytracecon.commands.options import add_filters, add_names, add_output, add_run, add_tracer, tracer_keywords
 from pytracecon.commands.signals import Signals
-from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from pytracecon.commands.session import Session
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
@@ -24,8 +24,9 @@ examples:
   pytracecon                                      everything
   pytracecon --port 443 --direction out           who goes out, and where
   pytracecon --failed                             what cannot connect, and why
-  pytracecon -p 1234 --children --format json     one process and its children, for programs
-  pytracecon --remote 10.0.0.0/8 --min-latency 50 slow handshakes within the house
+  pytracecon --host '*.example.com'               by the name that was asked for
+  pytracecon -p 1234 --children --format json     a process and its children
+  pytracecon --remote 10.0.0.0/8 --min-latency 50 slow handshakes in the house
 """
 
 
@@ -42,11 +43,12 @@ def parser() -> argparse.ArgumentParser:
         "--events",
         metavar="LIST",
         action="append",
-        help="of connect, established, failed, accept, close; default: all, in the table all but connect, whose "
-        "outcome follows. What was lost is always said",
+        help="of connect, established, failed, accept, close, lookup; default: all, in the table all but connect, "
+        "whose outcome follows; lookup not with a filter that only a connection can meet. What was lost is always said",
     )
     group.add_argument("--existing", action="store_true", help="first those that are open now, as they stand")
     add_filters(parser)
+    add_names(parser)
     add_output(parser)
     add_run(parser)
     add_tracer(parser)
@@ -55,68 +57,32 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     with Signals() as signals:
-        return _run(options, signals)
+        from pytracecon.filters import Filters  # noqa: PLC0415 - not for --help
+
+        in_table = options.format == "table"
+        keywords = tracer_keywords(options)
+        filters = Filters.parse(**keywords)
+        if in_table and options.events is None:
+            keywords["events"] = sorted(filters.events - {"connect"})
+        return launch(
+            options,
+            signals,
+            keywords,
+            what="TCP connections",
+            table=partial(_table, options),
+            shows=tells_something_new if in_table and not options.verbose else None,
+        )
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> int:
-    # Imported now: --help needs none of it.
-    from pytracecon.filters import Filters, values  # noqa: PLC0415
-    from pytracecon.outputs import sink  # noqa: PLC0415
-
-    keywords = tracer_keywords(options)
-    Filters.parse(**keywords)
-    if options.append and options.output is None:
-        raise InvalidValue("-a: appends to which file? Give it with -o FILE")
-    count = None if options.count is None else values.number("--count", options.count, 1, 1 << 62)
-    duration = None if options.duration is None else values.seconds("--duration", options.duration)
-    if options.verbose:
-        log_to_stderr(options.verbose)
-    file = options.output
-    target = sink.standard_output() if file is None else sink.open_file(file, append=options.append)
-    try:
-        return _session(options, keywords, target, count, duration).run(signals)
-    finally:
-        target.close()
+def tells_something_new(event: Event) -> bool:
+    """Not a path of a connection that is told by itself, nor a packet of a libc's lookup that is."""
+    return getattr(event, "subflow_of", None) is None and getattr(event, "within", None) is None
 
 
-def _session(
-    options: argparse.Namespace, keywords: dict[str, object], target: Sink, count: int | None, duration: float | None
-) -> Session:
-    from pytracecon.commands.session import Session  # noqa: PLC0415
-
-    in_table = options.format == "table"
-    if in_table and options.events is None and not options.failed:
-        keywords["events"] = ["established", "failed", "accept", "close"]
-    return Session(
-        keywords,
-        _output(options, target),
-        target,
-        shows=_is_no_subflow if in_table and not options.verbose else None,
-        count=count,
-        duration=duration,
-        fail_on_loss=options.fail_on_loss,
-        verbose=options.verbose,
-        json=options.format == "json",
-    )
-
-
-def _is_no_subflow(event: Event) -> bool:
-    return getattr(event, "subflow_of", None) is None
-
-
-def _output(options: argparse.Namespace, target: Sink) -> Output:
-    # The one that is asked for, not the others: msgspec alone takes as long to import as the rest together.
-    if options.format == "json":
-        from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
-
-        return JsonLines()
-    if options.format == "csv":
-        from pytracecon.outputs.csv_rows import CsvRows  # noqa: PLC0415
-
-        return CsvRows()
+def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import trace  # noqa: PLC0415
 
-    return trace.table(target.terminal_width, utc=options.utc)
+    return trace.table(target.terminal_width, utc=options.utc, names=options.names)
 
 
 class _Version(argparse.Action):
