@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 
 import pytracecon
 from pytracecon import clock, events
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed, Lost
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Established,
+    Event,
+    Existing,
+    Failed,
+    Lookup,
+    Lost,
+)
 
 CONNECTION = (
     "time_ns conn proto direction local_addr local_port remote_addr remote_port v4_mapped netns pid comm uid tid "
-    "thread owner cgroup container unit host host_source pre_existing subflow_of partial "
+    "thread owner cgroup container unit host host_source host_candidates pre_existing subflow_of partial "
 )
 OWN = {
     Connect: "fastopen",
@@ -25,12 +36,21 @@ OWN = {
     Close: "duration_ns tx_bytes tx_acked rx_bytes retransmits rtt_ns ended",
     Existing: "state tx_bytes tx_acked rx_bytes retransmits rtt_ns",
 }
-KINDS = {**OWN, Lost: ""}
+LOOKUP = (
+    "time_ns netns pid comm uid tid thread cgroup container unit name type addresses latency_ns result source server "
+    "within partial"
+)
+KINDS = {**OWN, Lookup: "", Lost: ""}
 
 
 @pytest.mark.parametrize("kind", OWN)
 def test_fields_stand_in_the_order_of_the_documented_keys(kind: type[Event]) -> None:
     assert " ".join(field.name for field in fields(kind)) == CONNECTION + OWN[kind]
+
+
+def test_a_lookup_belongs_to_a_process_and_to_no_connection() -> None:
+    assert " ".join(field.name for field in fields(Lookup)) == LOOKUP
+    assert all(getattr(Lookup(0), name) is None for name in LOOKUP.split()[1:])
 
 
 def test_a_loss_tells_how_much_where_and_between_when() -> None:
