@@ -1,0 +1,72 @@
+"""Where C libraries lie: by default, by what a program's interpreter tells, and in what a process has mapped."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+__all__ = ["LARGEST_MAPS", "Mapped", "default_places", "mapped", "place_by_interpreter"]
+
+LARGEST_MAPS = 4 << 20
+"""Of a process with more mappings than fit into so many bytes of text (some 40,000), those at the end are not seen."""
+
+_TUPLE, _MUSL = {"aarch64": ("aarch64-linux-gnu", "aarch64")}.get(os.uname().machine, ("x86_64-linux-gnu", "x86_64"))
+# Debian's; Fedora's and SUSE's; Arch's and Void's; each also where /lib is no link into /usr; and Alpine's.
+_DEFAULT = (
+    *(f"{top}/{rest}/libc.so.6".encode() for rest in (f"lib/{_TUPLE}", "lib64", "lib") for top in ("", "/usr")),
+    f"/lib/ld-musl-{_MUSL}.so.1".encode(),
+)
+
+_NAMES = rb"libc\.so\.6|libc-2\.[0-9.]+\.so|libc\.so|ld-musl-[^/\s]+\.so\.1|libc\.musl-[^/\s]+\.so\.1"
+_MAPPED = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +"
+    rb"(/(?:.*/)?(?:" + _NAMES + rb"))( \(deleted\))?$",
+    re.MULTILINE,
+)
+
+
+class Mapped(NamedTuple):
+    """An executable mapping of a file that is named like a C library, as /proc/PID/maps tells it."""
+
+    range: str
+    """Its name in /proc/PID/map_files."""
+    device: int
+    """On btrfs and, before Linux 6.8, on overlayfs, this is not what stat tells."""
+    inode: int
+    path: bytes
+    deleted: bool
+
+
+def default_places() -> tuple[bytes, ...]:
+    """Where the loaders of distributions look for the library of this machine's programs."""
+    return _DEFAULT
+
+
+def place_by_interpreter(interpreter: bytes) -> bytes:
+    """glibc's loader has its library beside it (so on NixOS and Guix, where no place is the default); musl's is it."""
+    folder, slash, name = interpreter.rpartition(b"/")
+    return folder + slash + b"libc.so.6" if name.startswith(b"ld-linux") else interpreter
+
+
+def mapped(pid: int) -> list[Mapped]:
+    """What a process has mapped, each file once."""
+    found: dict[tuple[int, int], Mapped] = {}
+    for start, end, major, minor, inode, path, deleted in _MAPPED.findall(_maps(pid)):
+        device = os.makedev(int(major, 16), int(minor, 16))
+        span = f"{int(start, 16):x}-{int(end, 16):x}"
+        found.setdefault((device, int(inode)), Mapped(span, device, int(inode), path, bool(deleted)))
+    return list(found.values())
+
+
+def _maps(pid: int) -> bytes:
+    descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces: list[bytes] = []
+        left = LARGEST_MAPS
+        while left > 0 and (piece := os.read(descriptor, left)):  # the kernel gives some 4 KiB at a time
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
