@@ -1,0 +1,1 @@
+"""DNS as packets tell it: bytes become messages, messages become lookups."""
