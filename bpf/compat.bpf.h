@@ -32,12 +32,40 @@ struct pt_regs;
 #endif
 #include <bpf/bpf_tracing.h>
 
+/* What a user's function is called with, and what a call leaves on the stack. Not all of it is in Debian 12's macros. */
+#if defined(__TARGET_ARCH_x86)
+#define USER_ARG_1(regs) ((regs)->di)
+#define USER_ARG_4(regs) ((regs)->cx)
+#define USER_ARG_5(regs) ((regs)->r8)
+#define USER_ARG_6(regs) ((regs)->r9)
+#define RETURN_ADDRESS 8
+static __always_inline __u64 user_arg_7(const struct pt_regs *regs)
+{
+	__u64 argument = 0;
+
+	bpf_probe_read_user(&argument, sizeof(argument), (void *)(regs->sp + RETURN_ADDRESS));
+	return argument;
+}
+#elif defined(__TARGET_ARCH_arm64)
+#define USER_ARG(regs, number) (((const struct user_pt_regs *)(regs))->regs[(number) - 1])
+#define USER_ARG_1(regs) USER_ARG(regs, 1)
+#define USER_ARG_4(regs) USER_ARG(regs, 4)
+#define USER_ARG_5(regs) USER_ARG(regs, 5)
+#define USER_ARG_6(regs) USER_ARG(regs, 6)
+#define RETURN_ADDRESS 0
+static __always_inline __u64 user_arg_7(const struct pt_regs *regs)
+{
+	return USER_ARG(regs, 7);
+}
+#endif
+
 #define AF_INET 2
 #define AF_INET6 10
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define SOCKFS_MAGIC 0x534F434B
 #define IPPROTO_TCP_NUMBER 6
+#define IPPROTO_UDP_NUMBER 17
 #define IPPROTO_MPTCP_NUMBER 262
 
 /* From the socket API, unchanged since they were made public. */

@@ -98,10 +98,10 @@ static __always_inline bool wanted(__u8 kind)
 	return settings.kinds & 1U << kind;
 }
 
-static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *conn)
+static __always_inline void *reserve_record(__u64 size, __u8 kind)
 {
 	struct counters *slot = own_counters();
-	struct connect_event *record;
+	struct header *record;
 
 	if (!slot)
 		return NULL;
@@ -112,12 +112,20 @@ static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *c
 		slot->lost_ring_at = bpf_ktime_get_ns();
 		return NULL;
 	}
-	record->header.time = bpf_ktime_get_ns();
-	record->header.lost = slot->lost_ring;
-	record->header.cpu = bpf_get_smp_processor_id();
-	record->header.kind = kind;
-	record->header.words = size / 8;
-	record->conn = *conn;
+	record->time = bpf_ktime_get_ns();
+	record->lost = slot->lost_ring;
+	record->cpu = bpf_get_smp_processor_id();
+	record->kind = kind;
+	record->words = size / 8;
+	return record;
+}
+
+static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *conn)
+{
+	struct connect_event *record = reserve_record(size, kind);
+
+	if (record)
+		record->conn = *conn;
 	return record;
 }
 

@@ -2,8 +2,8 @@
 /*
  * The wire contract: what the kernel side writes into the ring, and all of it.
  *
- * A record is a struct header, a struct conn and what its kind adds. Ports are in host order, addresses are
- * sixteen bytes in network order (IPv4 as ::ffff:a.b.c.d), times are CLOCK_MONOTONIC nanoseconds. Zero, the
+ * A record is a struct header, then for an event a struct conn, and what its kind adds. The kinds from KIND_LOOKUP
+ * on are no events yet: user space finds names in them. Ports are in host order, addresses are sixteen bytes in network order (IPv4 as ::ffff:a.b.c.d), times are CLOCK_MONOTONIC nanoseconds. Zero, the
  * address :: and an empty string mean "not known"; user space leaves such a key out.
  *
  * pytracecon/decode.py reads these structures; tests/unit/test_wire.py holds its table against the BTF of the
@@ -19,6 +19,10 @@ enum kind {
 	KIND_ACCEPT = 4,
 	KIND_CLOSE = 5,
 	KIND_EXISTING = 6,
+	KIND_LOOKUP = 7,   /* a call to a libc's resolver returned */
+	KIND_MESSAGE = 8,  /* a DNS message, or a part of one */
+	KIND_HELLO = 9,    /* the first bytes of a connection that look like TLS */
+	KIND_PROGRAM = 10, /* a program started that may use another libc */
 };
 
 enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2 };
@@ -61,6 +65,7 @@ struct conn {
 	__u64 id;         /* never reused in a run */
 	__u64 subflow_of; /* id of the MPTCP connection that this is a path of */
 	__u64 cgroup;
+	__u64 born; /* when the process started, by the clock that runs in suspend: the number alone is used again */
 	__u32 netns;
 	__u32 pid; /* thread group; 0: no owner known */
 	__u32 tid;
@@ -123,6 +128,7 @@ struct close_event {
 	struct header header;
 	struct conn conn;
 	__u64 duration;
+	__u64 handshake; /* what it took before that */
 	struct totals totals;
 };
 
@@ -130,6 +136,93 @@ struct existing_event {
 	struct header header;
 	struct conn conn;
 	struct totals totals;
+};
+
+/* Who asked for a name. */
+struct asker {
+	__u64 cgroup;
+	__u64 born;
+	__u32 netns;
+	__u32 pid;
+	__u32 tid;
+	__u32 uid;
+	char comm[16];
+	char thread[16];
+};
+
+enum name_flags {
+	NAME_WANTED = 1,      /* the filters let the asker through */
+	NAME_MORE = 2,        /* another record goes on with the addresses */
+	NAME_CUT = 4,         /* the name is longer */
+	NAME_UNREAD = 8,      /* no name was given, or none that can be read */
+	NAME_LEFT_OUT = 16,   /* there are more addresses than are told */
+	NAME_SENT = 32,       /* message: from the one who asks */
+	NAME_WITHIN = 64,     /* message: sent inside a call of a libc's resolver */
+	NAME_BY_SERVER = 128, /* message: the asker answers others on the DNS port */
+};
+
+enum resolver { RESOLVER_GETADDRINFO = 1, RESOLVER_GETHOSTBYNAME = 2 };
+
+#define H_ERRNO_UNKNOWN 0x7fff
+
+#define NAME_SIZE 256
+#define ADDRESSES 16
+
+struct lookup_event {
+	struct header header;
+	struct asker asker;
+	__u64 call; /* the same in all records of one call */
+	__u64 latency;
+	__s32 code; /* EAI_…, or h_errno; 0: success */
+	__u8 resolver;
+	__u8 count;
+	__u8 flags; /* enum name_flags */
+	__u8 reserved;
+	char name[NAME_SIZE];
+	__u8 addresses[ADDRESSES][16];
+};
+
+struct relative {
+	__u64 born;
+	__u32 pid;
+	__u32 reserved;
+};
+
+#define RELATIVES 4
+
+/* Then `length` bytes of payload. */
+struct message_event {
+	struct header header;
+	struct asker asker;                   /* of what is sent */
+	struct relative ancestors[RELATIVES]; /* the asker's, nearest first, of its cgroup */
+	__u64 packet;                         /* the same in all parts of one */
+	__u8 server[16];
+	__u32 netns;
+	__u32 seq;  /* TCP: sequence number of the payload's first byte */
+	__u32 size; /* of the payload in all */
+	__u32 at;   /* where this part begins in it */
+	__u16 server_port;
+	__u16 local_port;
+	__u16 length;
+	__u8 transport; /* IPPROTO_UDP or IPPROTO_TCP */
+	__u8 flags;     /* enum name_flags */
+};
+
+/* Then `length` bytes of payload. */
+struct hello_event {
+	struct header header;
+	struct conn conn;
+	__u32 at; /* in the stream */
+	__u32 length;
+};
+
+struct program_event {
+	struct header header;
+	__u64 inode;
+	__u32 device;
+	__u32 mount_namespace;
+	__u32 pid;
+	__u32 reserved;
 };
 
 /* One slot a CPU, mapped by user space and never reset. wanted = delivered + lost. */

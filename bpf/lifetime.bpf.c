@@ -220,6 +220,7 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING)
 				  ? event->header.time - state->established
 				  : 0;
+	event->handshake = event->duration && state->started ? state->established - state->started : 0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	if (state->conn.protocol == PROTO_TCP)
 		tcp_totals(&event->totals, sk, from, state->conn.direction == DIRECTION_OUT);

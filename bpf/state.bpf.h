@@ -30,7 +30,8 @@ struct sock_state {
 	struct conn conn;
 	__u64 started; /* first SYN */
 	__u64 established;
-	__u64 tx_base; /* MPTCP: sequence numbers at the start of the connection */
+	__u64 hello_end; /* how far the stream is told, for the server's name in it */
+	__u64 tx_base;   /* MPTCP: sequence numbers at the start of the connection */
 	__u64 rx_base;
 };
 

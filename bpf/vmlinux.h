@@ -11,6 +11,8 @@ typedef __u16 u16;
 typedef __u32 u32;
 typedef unsigned short __kernel_sa_family_t;
 typedef __kernel_sa_family_t sa_family_t;
+typedef u32 __kernel_dev_t;
+typedef __kernel_dev_t dev_t;
 typedef __kernel_pid_t pid_t;
 typedef _Bool bool;
 
@@ -83,6 +85,7 @@ struct inet_sock {
 
 struct inode {
 	struct super_block *i_sb;
+	unsigned long i_ino;
 };
 
 struct io_kiocb {
@@ -100,6 +103,18 @@ struct kernfs_node {
 	u64 id;
 };
 
+struct linux_binprm {
+	struct file *file;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct mnt_namespace {
+	struct ns_common ns;
+};
+
 struct mptcp_sock {
 	u64 write_seq;
 	u64 bytes_received;
@@ -112,12 +127,13 @@ struct mptcp_subflow_context {
 	struct sock *conn;
 };
 
-struct ns_common {
-	unsigned int inum;
-};
-
 struct net {
 	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+	struct net *net_ns;
 };
 
 typedef struct {
@@ -188,16 +204,20 @@ struct socket {
 };
 
 struct super_block {
+	dev_t s_dev;
 	unsigned long s_magic;
 };
 
 struct task_struct {
 	pid_t pid;
 	pid_t tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	u64 start_boottime;
 	const struct cred *cred;
 	char comm[16];
 	struct files_struct *files;
+	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 };

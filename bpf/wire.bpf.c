@@ -15,6 +15,10 @@ union wire {
 	struct accept_event accept;
 	struct close_event close;
 	struct existing_event existing;
+	struct lookup_event lookup;
+	struct message_event message;
+	struct hello_event hello;
+	struct program_event program;
 	struct counters counters;
 	enum kind kind;
 	enum protocol protocol;
@@ -22,6 +26,8 @@ union wire {
 	enum owner_source owner;
 	enum conn_flags flags;
 	enum ended ended;
+	enum name_flags name_flags;
+	enum resolver resolver;
 	enum tcp_states state;
 	enum filter_bits bits;
 	enum resting resting;

@@ -1,7 +1,8 @@
 """Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C, and the way from records to JSON lines.
 
 Python has no acquire and release ordering, and on arm64 a ring cannot be read without. The records are copied out as
-they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's.
+they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's. `confined.c` is the child in
+which uretprobes are tried: between fork() and exit no Python may run.
 """
 
 from pathlib import Path
@@ -27,6 +28,7 @@ ffibuilder.cdef(
         size_t bytes;
         size_t records;
         uint32_t lost;
+        uint64_t last;
     } batch;
 
     void ring_take(ring *r, void *out, size_t room, batch *b);
@@ -47,22 +49,41 @@ ffibuilder.cdef(
         size_t read;
         size_t records;
         size_t written;
-        uint64_t last;
         int strange;
+        const uint8_t *named;
         ...;
     } json;
 
     void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room);
+    uint32_t address_bit(const char *address);
+
+    typedef struct {
+        int pid;
+        int go;
+    } confined;
+
+    confined confined_start(void);
+    int confined_end(confined child);
+    uintptr_t confined_target(void);
     """
 )
 
 ffibuilder.set_source(
     "pytracecon._ring",
     r"""
+    #include <errno.h>
+    #include <fcntl.h>
     #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
+    #include <sys/prctl.h>
+    #include <sys/resource.h>
+    #include <sys/syscall.h>
+    #include <sys/wait.h>
     #include <time.h>
+    #include <unistd.h>
+    #include <linux/filter.h>
+    #include <linux/seccomp.h>
     #include <linux/types.h>
     #include "events.h"
 
@@ -84,6 +105,7 @@ ffibuilder.set_source(
         size_t bytes;
         size_t records;
         uint32_t lost;            /* records missing before the first one of this batch */
+        uint64_t last;            /* when the last of them was made */
     } batch;
 
     /* Copies whole records into `out` until there are no more, no more fit, or a loss lies between two of them. */
@@ -119,6 +141,7 @@ ffibuilder.set_source(
                 }
                 memcpy((unsigned char *)out + b->bytes, head, size);
                 b->bytes += size;
+                b->last = head->time;
                 b->records++;
             }
             at += (RING_HEADER + size + 7) & ~7UL;
@@ -132,7 +155,8 @@ ffibuilder.set_source(
         return __atomic_load_n(r->producer, __ATOMIC_ACQUIRE) - *r->consumer;
     }
     """
-    + (HERE / "json_lines.c").read_text(encoding="utf-8"),
+    + (HERE / "json_lines.c").read_text(encoding="utf-8")
+    + (HERE / "confined.c").read_text(encoding="utf-8"),
     include_dirs=[str(HERE.parent / "bpf")],
     extra_compile_args=["-O2"],
 )

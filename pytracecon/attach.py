@@ -24,7 +24,7 @@ def attach(program: _libbpf.Program) -> _libbpf.Link:
         except OSError as error:
             raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
         return program.attach_perf_event(event)
-    if kind in ("sockops", "cgroup"):
+    if kind in ("sockops", "cgroup", "cgroup_skb"):
         handle = _root_cgroup()
         try:
             return program.attach_cgroup(handle)

@@ -7,11 +7,16 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytracecon import wire
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Existing, Failed
+from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed
+from pytracecon.names.parts import KINDS as NAME_KINDS
+from pytracecon.names.parts import part
 from pytracecon.text import decode as text
+
+if TYPE_CHECKING:
+    from pytracecon.names.joiner import Joiner
 
 PROTOCOLS = (None, "tcp", "mptcp")
 DIRECTIONS = ("unknown", "out", "in")
@@ -85,7 +90,7 @@ def _who(process: bytes, names: bytes) -> tuple[str | None, str, tuple[Any, ...]
     """What hardly differs between a process's connections: `proto`, `direction`, from `v4_mapped` to `pre_existing`,
     `partial`, and the flags.
     """
-    cgroup, netns, pid, tid, uid = _PROCESS.unpack(process)
+    cgroup, _born, netns, pid, tid, uid = _PROCESS.unpack(process)
     protocol, direction, owner, flags, comm, thread = _NAMES.unpack(names)
     elsewhere = tid != pid
     return (
@@ -101,6 +106,7 @@ def _who(process: bytes, names: bytes) -> tuple[str | None, str, tuple[Any, ...]
             name(thread) if elsewhere else None,
             OWNERS[owner],
             cgroup or None,
+            None,
             None,
             None,
             None,
@@ -149,7 +155,7 @@ def _accept(tail: list[Any], _proto: str | None, _flags: int) -> Tail:
 
 
 def _close(tail: list[Any], proto: str | None, _flags: int) -> Tail:
-    duration, tx_bytes, tx_acked, rx_bytes, rtt, retransmits, _state, ended = tail
+    duration, _handshake, tx_bytes, tx_acked, rx_bytes, rtt, retransmits, _state, ended = tail
     return duration or None, tx_bytes, tx_acked, rx_bytes, _segments(proto, retransmits), rtt or None, ENDED[ended]
 
 
@@ -185,29 +191,56 @@ _BIG_ENDIAN = struct.Struct(">Q").pack
 """A number in sixteen hexadecimal digits is the hex() of that: a third of the time that formatting takes."""
 
 
-def decode(batch: bytes | memoryview, offset_ns: int) -> list[ConnectionEvent]:
-    """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours."""
-    events: list[ConnectionEvent] = []
+def _began(kind: int, time: int, tail: list[Any]) -> int | None:
+    """The first SYN of an outbound connection, as far as this record of it tells; None for an older one."""
+    if kind == _CLOSE:
+        duration, handshake, *_ = tail
+        return time - duration - handshake if duration else None
+    return time - tail[0] if kind in _WITH_LATENCY else time
+
+
+_CLOSE, _FAILED = wire.KINDS["close"], wire.KINDS["failed"]
+_WITH_LATENCY = (wire.KINDS["established"], _FAILED)
+_OVER = (_CLOSE, _FAILED)
+
+
+def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = None) -> list[Event]:
+    """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours.
+
+    `names` takes the records that are no events, and gives what they make; and tells connections' hosts.
+    """
+    events: list[Event] = []
+    named: frozenset[bytes] | set[bytes] = frozenset() if names is None else names.addresses
     at, end = 0, len(batch)
     while at < end:
-        unpack, event, rest = _TABLE[batch[at + wire.KIND_OFFSET]]
-        (time, number, subflow_of, process, local, remote, local_port, remote_port, names, *tail) = unpack(batch, at)
-        proto, direction, who, partial, flags = _who(process, names)
-        events.append(
-            event(
-                time + offset_ns,
-                _BIG_ENDIAN(number).hex(),
-                proto,
-                direction,
-                address(local),
-                local_port or None,
-                address(remote),
-                remote_port or None,
-                *who,
-                _BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
-                partial,
-                *rest(tail, proto, flags),
-            )
+        kind = batch[at + wire.KIND_OFFSET]
+        if kind in NAME_KINDS:
+            if names is not None:
+                events += names.take(part(batch, at), offset_ns)
+            at += batch[at + wire.WORDS_OFFSET] << 3
+            continue
+        unpack, event, rest = _TABLE[kind]
+        (time, number, subflow_of, process, local, remote, local_port, remote_port, names_of, *tail) = unpack(batch, at)
+        proto, direction, who, partial, flags = _who(process, names_of)
+        made = event(
+            time + offset_ns,
+            _BIG_ENDIAN(number).hex(),
+            proto,
+            direction,
+            address(local),
+            local_port or None,
+            address(remote),
+            remote_port or None,
+            *who,
+            _BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
+            partial,
+            *rest(tail, proto, flags),
         )
+        if names is not None and remote in named and direction == "out" and (began := _began(kind, time, tail)):
+            cgroup, born, _netns, pid, *_ = _PROCESS.unpack(process)
+            names.label(made, subflow_of or number, (pid, born), cgroup, remote, began)
+            if kind in _OVER and not subflow_of:
+                names.over(number)
+        events.append(made)
         at += batch[at + wire.WORDS_OFFSET] << 3
     return events

@@ -25,8 +25,8 @@ typedef struct {
 	size_t read; /* bytes of whole records */
 	size_t records;
 	size_t written;
-	uint64_t last; /* the time of the last record that was read */
-	int strange;   /* the next record is Python's */
+	int strange;          /* the next record is Python's */
+	const uint8_t *named; /* a bit for each hash of an address that may have a name */
 } json;
 
 struct any_event {
@@ -124,6 +124,25 @@ static char *put_address(char *at, const uint8_t *address)
 	at = is_mapped(address) ? put_ipv4(at, address + 12) : put_ipv6(at, address);
 	*at++ = '"';
 	return at;
+}
+
+/* Which of 65,536 bits an address has. */
+static uint32_t address_bit(const char *address)
+{
+	uint64_t halves[2];
+
+	memcpy(halves, address, sizeof(halves));
+	return (halves[0] * 0x9e3779b97f4a7c15 ^ halves[1]) * 0xff51afd7ed558ccd >> 48;
+}
+
+static int may_have_a_name(const json *j, const struct conn *conn)
+{
+	uint32_t bit;
+
+	if (!j->named || conn->direction != DIRECTION_OUT)
+		return 0;
+	bit = address_bit((const char *)conn->remote_addr);
+	return j->named[bit >> 3] >> (bit & 7) & 1;
 }
 
 /* -1 for a name that needs escaping. */
@@ -254,7 +273,7 @@ static char *put_line(json *j, char *at, const struct any_event *event, size_t s
 	int comm, thread;
 	int64_t time;
 
-	if (size < sizeof(*event) || !has_words(j, event, size))
+	if (size < sizeof(*event) || !has_words(j, event, size) || may_have_a_name(j, conn))
 		return 0;
 	if (__builtin_add_overflow(event->header.time, offset, &time) || time < 0)
 		return 0;
@@ -309,7 +328,6 @@ static void json_lines(json *j, const void *records, size_t size, int64_t offset
 		}
 		j->written = end - out;
 		j->read += event->header.words * 8;
-		j->last = event->header.time;
 		j->records++;
 	}
 }

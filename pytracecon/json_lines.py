@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytracecon import decode as decoding
 from pytracecon import wire
 from pytracecon._ring import ffi, lib
 from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
+
+if TYPE_CHECKING:
+    from pytracecon.names.joiner import Joiner
+    from pytracecon.reader import Shown
 
 __all__ = ["Json", "JsonBatch", "joined"]
 
@@ -44,7 +48,7 @@ def joined(batches: list[JsonBatch]) -> JsonBatch:
 class Json:
     """The form (see `reader`) of `--format json`."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Joiner | None, shown: Shown | None) -> None:
         # msgspec takes as long to import as all the rest, and whoever reads dataclasses has no use for it.
         from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
 
@@ -52,24 +56,44 @@ class Json:
         self._out = ffi.new("char[]", _ROOM)
         self._json = ffi.new("json *")
         self._words = [self._hand_over(name, words) for name, words in _vocabulary().items()]
+        self._names = names
+        self._shown = shown
+        # A bit for each address that may have a name, or for several that share it: those are Python's.
+        self._named = bytearray(1 << 13)
+        self._pinned = ffi.from_buffer("uint8_t[]", self._named)
+        self._json.named = self._pinned
+        if names is not None:
+            names.watch(self._note, self._reset)
+
+    def _note(self, address: bytes) -> None:
+        bit = lib.address_bit(address)
+        self._named[bit >> 3] |= 1 << (bit & 7)
+
+    def _reset(self) -> None:
+        self._named[:] = bytes(len(self._named))
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], int]:
+        if self._shown is not None:
+            made = self.events(list(filter(self._shown, decode(batch, offset_ns, self._names))))
+        else:
+            made = self._lines_of(batch, offset_ns)
+        return made, sum([each.events for each in made])
+
+    def _lines_of(self, batch: memoryview, offset_ns: int) -> list[JsonBatch]:
         made: list[JsonBatch] = []
         json, out, end = self._json, self._out, len(batch)
-        at = last = 0
+        at = 0
         with ffi.from_buffer(batch) as start:
             while at < end:
                 lib.json_lines(json, start + at, end - at, offset_ns, out, _ROOM)
                 if json.records:
                     made.append(JsonBatch(ffi.buffer(out, json.written)[:], json.records))
-                    last = json.last
                     at += json.read
                 if json.strange:
                     behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
-                    made += self.events([*decode(batch[at:behind], offset_ns)])
-                    last = wire.time_of(batch[at:])
+                    made += self.events(decode(batch[at:behind], offset_ns, self._names))
                     at = behind
-        return made, last
+        return made
 
     def events(self, events: list[Event]) -> list[JsonBatch]:
         losses = sum(isinstance(event, Lost) for event in events)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytracecon.filters import Filters
+    from pytracecon.uprobes import LibcUprobes
 
 _KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
@@ -47,6 +48,8 @@ class Loaded:
     object: _libbpf.Object
     links: list[_libbpf.Link]
     probes: list[Probe]
+    libcs: LibcUprobes | None = None
+    """Where the need "libc lookups" is met."""
 
     @property
     def alone(self) -> list[_libbpf.Program]:
@@ -62,6 +65,8 @@ class Loaded:
         with contextlib.ExitStack() as last_to_first:
             for link in self.links:
                 last_to_first.callback(link.close)
+            if self.libcs is not None:
+                last_to_first.callback(self.libcs.detach)
 
     def close(self) -> None:
         self.object.close()
@@ -200,12 +205,32 @@ def _attempt(
         for worker in workers.values():
             opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
+        libcs = _attach_to_libcs(opened, chosen.get("libc lookups"), trial)
+        if libcs is None and chosen.get("libc lookups") is not None:
+            return None
         for need in needs:
             if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
                 return None
         on_failure.pop_all()
     attached = {name for group in wanted.values() for name in group if name not in trial.refused}
-    return Loaded(opened, links, list(_outcome(needs, chosen, attached, trial)))
+    return Loaded(opened, links, list(_outcome(needs, chosen, attached, trial)), libcs)
+
+
+def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial: _Trial) -> LibcUprobes | None:
+    """None if lookups of libcs are not wanted, or cannot be seen: `trial` knows why, then."""
+    if candidate is None:
+        return None
+    # Not imported before it is clear that they are wanted: they bring half the standard library along.
+    from pytracecon.uprobes import LibcUprobes, try_in_a_sandbox  # noqa: PLC0415
+
+    try:
+        try_in_a_sandbox(opened)
+        libcs = LibcUprobes(opened)
+        libcs.attach()
+    except PytraceconError as error:
+        trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), error))
+        return None
+    return libcs
 
 
 def _prepare(opened: _libbpf.Object, filters: Filters, chosen: dict[str, Candidate | None]) -> None:
@@ -290,7 +315,7 @@ def _attach(
     links: list[_libbpf.Link],
 ) -> bool:
     """False if something that the candidate cannot do without was refused, or another of `either` can be tried."""
-    if candidate is None or need.name == "existing":
+    if candidate is None or need.name in ("existing", "libc lookups"):
         return True
     for name in names:
         try:

@@ -64,6 +64,10 @@ def _of_processes(filters: Filters) -> bool:
     return bool(filters.pids)
 
 
+def _of_names(filters: Filters) -> bool:
+    return filters.names
+
+
 NEEDS = (
     Need(
         "states",
@@ -148,6 +152,30 @@ NEEDS = (
         (Candidate("tracepoint", ("fork_btf", "exit_btf")), Candidate("tracepoint", ("fork_raw", "exit_raw"))),
         "--children follows nobody, and a process id that is given to another process passes the filter",
         wanted=_of_processes,
+    ),
+    Need(
+        "libc lookups",
+        (
+            Candidate(
+                "uprobe",
+                ("getaddrinfo_enter", "resolver_return"),
+                ("gethostbyname_enter", "gethostbyname_r_enter", "gethostbyname2_r_enter"),
+            ),
+        ),
+        "what is asked of a libc has no lookup events; its DNS packets still name connections",
+        wanted=_of_names,
+    ),
+    Need(
+        "new programs",
+        (Candidate("tracepoint", ("program_btf",)), Candidate("tracepoint", ("program_raw",))),
+        "a libc that nobody used when tracing began is not noticed",
+        wanted=_of_names,
+    ),
+    Need(
+        "dns messages",
+        (Candidate("cgroup", ("packet_out", "packet_in"), ("unconnected_v4", "unconnected_v6")),),
+        "programs that do not ask a libc have no names, and no connection is named by its TLS server name",
+        wanted=_of_names,
     ),
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pytracecon import wire
-from pytracecon.clock import wall_offset
+from pytracecon.clock import SECOND, wall_offset
 from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
 from pytracecon.ring import Ring, SharedPages
@@ -16,22 +17,29 @@ from pytracecon.ring import Ring, SharedPages
 if TYPE_CHECKING:
     from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
+    from pytracecon.names.joiner import Joiner
+    from pytracecon.uprobes import LibcUprobes
 
 NAP = 0.025
 """Seconds that a reader rests while traffic flows, so that it reads batches and not single records."""
 
 _MISSES_EVERY = 1.0
 _SETTLED_WITHIN = 1.0
+_LATE = 0.001  # epoll counts in milliseconds
 
 
 T = TypeVar("T")
+
+
+Shown = Callable[[Event], bool]
+"""Whether an event is handed over, where the kernel side could not decide that."""
 
 
 class Form(Protocol[T]):
     """What the user gets: events, or lines that tell them."""
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[T], int]:
-        """What whole records make, and the time of the last of them. `offset_ns` leads from their clock to ours."""
+        """What whole records make, and how many events that is. `offset_ns` leads from their clock to ours."""
 
     def events(self, events: list[Event]) -> list[T]:
         """What events make that no record carried."""
@@ -40,9 +48,15 @@ class Form(Protocol[T]):
 class Events:
     """Each event as its dataclass."""
 
+    def __init__(self, names: Joiner | None, shown: Shown | None) -> None:
+        self._names = names
+        self._shown = shown
+
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], int]:
-        events: list[Event] = [*decode(batch, offset_ns)]
-        return events, events[-1].time_ns - offset_ns
+        events = decode(batch, offset_ns, self._names)
+        if self._shown is not None:
+            events = list(filter(self._shown, events))
+        return events, len(events)
 
     def events(self, events: list[Event]) -> list[Event]:
         return events
@@ -51,16 +65,20 @@ class Events:
 class Reader:
     """One per tracer. What it has counted never falls: records read, and those that it knows to be lost."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, names: Joiner | None, libcs: LibcUprobes | None) -> None:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
         self._alone: list[Program] = loaded.alone
+        self._names = names
+        self._libcs = libcs
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
         self.epoll.register(self._wake, select.EPOLLIN)
         self.delivered = 0
+        self.material = 0
+        """Records that made no event of their own: what names were found in, and what only user space left out."""
         self.lost_ring = 0
         self.lost_map = 0
         self.lost_probe = 0
@@ -91,12 +109,33 @@ class Reader:
             taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
         if batch.records:
             self.delivered += batch.records
-            made, self._known_until = form.records(batch.data, offset)
+            made, events = form.records(batch.data, offset)
+            self.material += batch.records - events
+            self._known_until = max(self._known_until, batch.last)
             taken += made
         self.drained = self._ring.unread() == 0
         if self.drained:
-            taken += form.events(self._late_losses(offset))
+            taken += form.events(self._unanswered(offset) + self._late_losses(offset))
+            if self._libcs is not None:
+                self._libcs.look()
         return taken
+
+    def _unanswered(self, offset: int) -> list[Event]:
+        """Lookups that end because their time is over. The record of the question was counted as material."""
+        if self._names is None or self._names.deadline is None:
+            return []
+        events = self._names.expired(time.monotonic_ns(), offset)
+        self.material -= len(events)
+        return events
+
+    def until_due(self, timeout: float | None) -> float | None:
+        """`timeout`, or less if something has to be done before although nothing happens."""
+        deadlines = [each.deadline for each in (self._names, self._libcs) if each is not None]
+        due = [deadline for deadline in deadlines if deadline is not None]
+        if not due:
+            return timeout
+        left = max(0, min(due) - time.monotonic_ns()) / SECOND + _LATE
+        return left if timeout is None else min(left, timeout)
 
     def _late_losses(self, offset: int) -> list[Event]:
         """What was lost after the last record, or elsewhere than in the ring."""
@@ -148,7 +187,8 @@ class Reader:
         return self._ring.unread() == 0
 
     def wait(self, timeout: float | None) -> None:
-        """Rest until there is something to read, `wake()` was called, or `timeout` seconds are over."""
+        """Rest until there is something to read or to do, `wake()` was called, or `timeout` seconds are over."""
+        timeout = self.until_due(timeout)
         self.nap(timeout)
         if timeout is not None:
             timeout -= NAP

@@ -25,6 +25,8 @@ class Batch:
     data: memoryview
     records: int
     lost: int
+    last: int
+    """When the last of them was made, by the kernel's clock."""
 
 
 class Ring:
@@ -57,7 +59,7 @@ class Ring:
         """Move what is ready out of the ring, up to `ROOM` bytes or the next loss."""
         batch = self._batch
         lib.ring_take(self._ring, self._pinned[2], ROOM, batch)
-        return Batch(self._view[: batch.bytes], batch.records, batch.lost)
+        return Batch(self._view[: batch.bytes], batch.records, batch.lost, batch.last)
 
     def unread(self) -> int:
         """Bytes in the ring, reserved ones too."""

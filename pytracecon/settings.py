@@ -25,20 +25,29 @@ _MAPPED_NETWORK = IPv6Network("::ffff:0:0/96")
 
 def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
     """struct settings."""
-    events, direction = filters.events, filters.direction
-    if filters.min_latency_ns:
-        # Only an outbound handshake has a latency; what has none is not slower than anything.
-        events, direction = events - {"connect", "accept", "existing"}, "out"
+    direction = "out" if filters.min_latency_ns else filters.direction
     return wire.layout(wire.SETTINGS).pack(
         filters.min_latency_ns,
         _bits(filters),
-        sum(1 << wire.KINDS[name] for name in events),
+        sum(1 << wire.KINDS[name] for name in delivered(filters)),
         filters.ring_size // WAKE_SHARE,
         filters.family or 0,
         DIRECTIONS[direction],
         syn_hook,
         attempt_hook,
     )
+
+
+def delivered(filters: Filters) -> frozenset[str]:
+    """The events that the kernel side makes; `lookup` is made of other records."""
+    events = filters.events - {"lookup"}
+    if filters.min_latency_ns:
+        # Only an outbound handshake has a latency; what has none is not slower than anything.
+        events -= {"connect", "accept", "existing"}
+    if filters.names and "close" in events and not events & {"connect", "established"}:
+        # By its end a connection's name may be long forgotten: it is looked up at the beginning.
+        events |= {"connect"}
+    return events
 
 
 def _bits(filters: Filters) -> int:

@@ -15,18 +15,20 @@ child after fork() it raises TracerClosed. Several tracers do not disturb each o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
-from pytracecon import existing, loader
+from pytracecon import existing, loader, settings
+from pytracecon.decode import address
 from pytracecon.errors import TracerClosed
-from pytracecon.filters import Filters, Keywords
+from pytracecon.events import ConnectionEvent
+from pytracecon.filters import Filters, Keywords, hosts
 from pytracecon.json_lines import Json, JsonBatch, joined
 from pytracecon.reader import NAP, Events, Form, Reader
 from pytracecon.wire import ASLEEP, AWAKE
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from pytracecon.events import Event
+    from pytracecon.names.joiner import Joiner
+    from pytracecon.names.records import ProgramStarted
     from pytracecon.probes import Probe
+    from pytracecon.reader import Shown
 
 T = TypeVar("T")
 
@@ -45,13 +50,15 @@ class Stats:
     """Counts since the start; none ever falls.
 
     `wanted` records were to be sent by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
-    Of the events made from them `handed` went to the user's code. `lost_map` connections did not fit into the
+    Of the events made from them `handed` went to the user's code; `material` records made none (names were found in
+    them, or `host` left them out). `lost_map` connections did not fit into the
     kernel's table, and `lost_probe` times the kernel passed a hook by.
     """
 
     wanted: int
     delivered: int
     handed: int
+    material: int
     lost_ring: int
     lost_map: int
     lost_probe: int
@@ -65,10 +72,10 @@ class Stats:
 class Tracer:
     """Follows every TCP connection that the keywords let through. All of them are checked before anything is loaded.
 
-    Keywords: `events` (names, default: connect, established, failed, accept, close), `pid` with `children`, `uid`,
+    Keywords: `events` (names, default: connect, established, failed, accept, close, lookup), `pid` with `children`, `uid`,
     `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction` ("out" or
-    "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `ring_size`,
-    `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
+    "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False: none),
+    `reverse` (True: ask for PTR records), `host` (patterns of names, applied here), `ring_size`, `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
     several; several conditions must all hold.
     """
 
@@ -82,15 +89,26 @@ class Tracer:
         self._queue: deque[Event] = deque()
         self._json: Json | None = None
         self._lock = threading.RLock()
-        with ExitStack() as on_failure:
+        with contextlib.ExitStack() as on_failure:
             self._loaded = loader.load(self.filters)
             on_failure.callback(self._loaded.close)
-            self._reader = Reader(self._loaded)
+            self._names = self._joiner() if self.filters.names else None
+            self._shown = _shown(self.filters)
+            self._reader = Reader(self._loaded, self._names, self._loaded.libcs)
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)
             on_failure.pop_all()
         _living.add(self)
+
+    def _joiner(self) -> Joiner:
+        from pytracecon.names.joiner import Joiner  # noqa: PLC0415 - for those who want names
+
+        def started(program: ProgramStarted) -> None:
+            if self._loaded.libcs is not None:
+                self._loaded.libcs.started(program.pid, program.time)
+
+        return Joiner(self.filters, address, started)
 
     @property
     def probes(self) -> list[Probe]:
@@ -107,6 +125,7 @@ class Tracer:
             wanted=reader.wanted,
             delivered=reader.delivered,
             handed=self._handed,
+            material=reader.material,
             lost_ring=reader.lost_ring,
             lost_map=reader.lost_map,
             lost_probe=reader.lost_probe,
@@ -127,7 +146,7 @@ class Tracer:
     def read(self, timeout: float | None = None) -> list[Event]:
         """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
         with self._lock:
-            events = self._read(Events(), timeout)
+            events = self._read(Events(self._names, self._shown), timeout)
             self._handed += len(events)
             return events
 
@@ -135,7 +154,7 @@ class Tracer:
         """What `read` would return, as the lines of `--format json`, at a fraction of its cost."""
         with self._lock:
             if self._json is None:
-                self._json = Json()
+                self._json = Json(self._names, self._shown)
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
@@ -204,6 +223,8 @@ class Tracer:
             self._final = self.stats
             self._closed = True
             _living.discard(self)
+            if self._names is not None:
+                self._names.close()
             self._reader.close()
             self._loaded.close()
 
@@ -212,6 +233,21 @@ class Tracer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _shown(filters: Filters) -> Shown | None:
+    """What of the kernel's events the user wants: it does not know names, and tells more than is wanted for their sake."""
+    untold = settings.delivered(filters) - filters.events
+    fits = hosts.matcher(filters.hosts) if filters.hosts else None
+    if not untold and fits is None:
+        return None
+
+    def shown(event: Event) -> bool:
+        if event.event in untold:
+            return False
+        return fits is None or not isinstance(event, ConnectionEvent) or fits(event.host)
+
+    return shown
 
 
 async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
@@ -233,7 +269,8 @@ async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
             await asyncio.wait_for(readable.wait(), NAP)
         except TimeoutError:
             if reader.rest(ASLEEP) and not stopping():
-                await readable.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(readable.wait(), reader.until_due(None))
     finally:
         loop.remove_reader(reader.epoll.fileno())
         reader.rest(AWAKE)

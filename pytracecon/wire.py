@@ -17,6 +17,7 @@ CONN: Final[tuple[Field, ...]] = (
     ("id", "Q"),
     ("subflow_of", "Q"),
     ("cgroup", "Q"),
+    ("born", "Q"),
     ("netns", "I"),
     ("pid", "I"),
     ("tid", "I"),
@@ -44,6 +45,21 @@ TOTALS: Final[tuple[Field, ...]] = (
     ("reserved", "2x"),
 )
 
+ASKER: Final[tuple[Field, ...]] = (
+    ("cgroup", "Q"),
+    ("born", "Q"),
+    ("netns", "I"),
+    ("pid", "I"),
+    ("tid", "I"),
+    ("uid", "I"),
+    ("comm", "16s"),
+    ("thread", "16s"),
+)
+
+RELATIVES: Final = 4
+NAME_SIZE: Final = 256
+ADDRESSES: Final = 16
+
 RECORDS: Final[dict[str, tuple[Field, ...]]] = {
     "connect_event": (),
     "established_event": (("latency", "Q"), ("syn_retransmits", "I"), ("reserved", "4x")),
@@ -55,10 +71,49 @@ RECORDS: Final[dict[str, tuple[Field, ...]]] = {
         ("reserved", "x"),
     ),
     "accept_event": (("wait", "Q"),),
-    "close_event": (("duration", "Q"), *TOTALS),
+    "close_event": (("duration", "Q"), ("handshake", "Q"), *TOTALS),
     "existing_event": TOTALS,
 }
-"""What each kind of record has behind header and conn; a nested struct's members stand in a row."""
+"""What each kind of event has behind header and conn; a nested struct's members stand in a row."""
+
+NAME_RECORDS: Final[dict[str, tuple[Field, ...]]] = {
+    "lookup_event": (
+        *ASKER,
+        ("call", "Q"),
+        ("latency", "Q"),
+        ("code", "i"),
+        ("resolver", "B"),
+        ("count", "B"),
+        ("flags", "B"),
+        ("reserved", "x"),
+        ("name", f"{NAME_SIZE}s"),
+        ("addresses", f"{ADDRESSES * 16}s"),
+    ),
+    "message_event": (
+        *ASKER,
+        ("ancestors", f"{RELATIVES * 16}s"),
+        ("packet", "Q"),
+        ("server", "16s"),
+        ("netns", "I"),
+        ("seq", "I"),
+        ("size", "I"),
+        ("at", "I"),
+        ("server_port", "H"),
+        ("local_port", "H"),
+        ("length", "H"),
+        ("transport", "B"),
+        ("flags", "B"),
+    ),
+    "hello_event": (*CONN, ("at", "I"), ("length", "I")),
+    "program_event": (
+        ("inode", "Q"),
+        ("device", "I"),
+        ("mount_namespace", "I"),
+        ("pid", "I"),
+        ("reserved", "4x"),
+    ),
+}
+"""What the records for the sake of names have behind the header."""
 
 KINDS: Final[dict[str, int]] = {
     "connect": 1,
@@ -68,6 +123,7 @@ KINDS: Final[dict[str, int]] = {
     "close": 5,
     "existing": 6,
 }
+NAME_KINDS: Final[dict[str, int]] = {"lookup": 7, "message": 8, "hello": 9, "program": 10}
 
 COUNTERS: Final[tuple[Field, ...]] = (
     ("wanted", "Q"),
@@ -92,6 +148,11 @@ SETTINGS: Final[tuple[Field, ...]] = (
     ("attempt_hook", "B"),
     ("padding", "4x"),
 )
+
+NAME_WANTED, NAME_MORE, NAME_CUT, NAME_UNREAD, NAME_LEFT_OUT, NAME_SENT, NAME_WITHIN, NAME_BY_SERVER = (
+    1 << bit for bit in range(8)
+)
+RESOLVERS: Final = (None, "getaddrinfo", "gethostbyname")
 
 AWAKE, NAPS, ASLEEP = 0, 1, 2
 ATTEMPT_UNSEEN, ATTEMPT_FUNCTION, ATTEMPT_SYSCALL = 0, 1, 2

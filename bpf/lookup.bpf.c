@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * The resolvers of a libc: getaddrinfo, and the family of gethostbyname. What is asked is read at the call, what is
+ * answered at the return, both from the process's own memory: it may lie, and only its own connections believe it.
+ *
+ * libcs call these functions from one another. The outermost call is the one that is told.
+ */
+#include "asker.bpf.h"
+
+/* As a 64-bit libc lays them out, glibc and musl alike: POSIX fixes the members, the ABI their order. */
+struct addrinfo_64 {
+	__s32 flags, family, socktype, protocol;
+	__u32 addrlen, padding;
+	__u64 addr, canonname, next;
+};
+
+struct hostent_64 {
+	__u64 name, aliases;
+	__s32 addrtype, length;
+	__u64 addr_list;
+};
+
+struct any_sockaddr {
+	__u16 family;
+	__u16 port;
+	__u32 v4; /* or the flow label */
+	__u8 v6[16];
+};
+
+/* Of nodes that one record takes: getaddrinfo lists an address once for each type of socket. */
+#define STEPS (3 * ADDRESSES)
+#define PARTS 32 /* as often as the kernel lets a program call another */
+
+static __always_inline int enter(struct pt_regs *regs, __u32 resolver, __u64 result_at, __u64 h_errno_at)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 key = bpf_get_current_pid_tgid();
+	struct libc_call *outer = bpf_map_lookup_elem(&libc_calls, &key);
+	struct libc_call call = {.stack = PT_REGS_SP(regs), .name_at = USER_ARG_1(regs)};
+	struct asker asker = {};
+
+	/* Below the frame of the outer call, or in its place (a tail call hands on the same name). */
+	if (outer && (call.stack < outer->stack || (call.stack == outer->stack && call.name_at == outer->name_at))) {
+		if (h_errno_at && !outer->h_errno_at)
+			outer->h_errno_at = h_errno_at;
+		return 0;
+	}
+	take_asker(&asker, task);
+	if (!asker_wanted(&asker, task))
+		return 0;
+	call.resolver = resolver;
+	call.result_at = result_at;
+	call.h_errno_at = h_errno_at;
+	call.number = next_id(task);
+	call.length = bpf_probe_read_user_str(call.name, NAME_SIZE + 1, (void *)call.name_at);
+	call.since = bpf_ktime_get_ns();
+	bpf_map_update_elem(&libc_calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+static __always_inline bool take_sockaddr(__u8 *to, __u64 from)
+{
+	struct any_sockaddr addr = {};
+
+	if (bpf_probe_read_user(&addr, 8, (void *)from))
+		return false;
+	if (addr.family == AF_INET) {
+		put_v4(to, addr.v4);
+		return true;
+	}
+	return addr.family == AF_INET6 && !bpf_probe_read_user(to, 16, (void *)(from + 8));
+}
+
+/* One step through getaddrinfo's list; whether it gave an address. The cursor is 0 at the end. */
+static __always_inline bool next_addrinfo(struct libc_call *call, __u8 *to)
+{
+	struct addrinfo_64 node;
+
+	if (bpf_probe_read_user(&node, sizeof(node), (void *)call->cursor)) {
+		call->cursor = 0;
+		return false;
+	}
+	call->cursor = node.next;
+	return take_sockaddr(to, node.addr);
+}
+
+/* One step through the addresses of a struct hostent. */
+static __always_inline bool next_host(struct libc_call *call, __u8 *to)
+{
+	__u64 place = 0;
+	__u32 v4 = 0;
+
+	if (bpf_probe_read_user(&place, sizeof(place), (void *)call->cursor) || !place) {
+		call->cursor = 0;
+		return false;
+	}
+	call->cursor += sizeof(place);
+	if (call->family == AF_INET6)
+		return !bpf_probe_read_user(to, 16, (void *)place);
+	if (bpf_probe_read_user(&v4, sizeof(v4), (void *)place))
+		return false;
+	put_v4(to, v4);
+	return true;
+}
+
+/* One record; whether another has to follow. */
+static __always_inline bool report_part(struct libc_call *call)
+{
+	struct lookup_event *event = reserve_record(sizeof(*event), KIND_LOOKUP);
+	__u64 before[2] = {}, found[2] = {};
+	bool goes_on;
+	int step;
+
+	if (!event)
+		return false;
+	take_asker(&event->asker, (struct task_struct *)bpf_get_current_task());
+	event->call = call->number;
+	event->latency = call->returned - call->since;
+	event->code = call->code;
+	event->resolver = call->resolver;
+	event->flags = NAME_WANTED;
+	if (call->length < 0)
+		event->flags |= NAME_UNREAD;
+	else if (call->length > NAME_SIZE)
+		event->flags |= NAME_CUT;
+	event->reserved = 0;
+	__builtin_memcpy(event->name, call->name, sizeof(event->name));
+	*(volatile __u8 *)&event->count = 0;
+	for (step = 0; step < STEPS && call->cursor; step++) {
+		bool is_address = call->resolver == RESOLVER_GETADDRINFO ? next_addrinfo(call, (__u8 *)found)
+									 : next_host(call, (__u8 *)found);
+		__u32 at = *(volatile __u8 *)&event->count;
+
+		if (!is_address || (found[0] == before[0] && found[1] == before[1]))
+			continue;
+		if (at >= ADDRESSES)
+			break;
+		__builtin_memcpy(event->addresses[at], found, sizeof(found));
+		before[0] = found[0];
+		before[1] = found[1];
+		*(volatile __u8 *)&event->count = at + 1;
+		if (at + 1 == ADDRESSES)
+			break;
+	}
+	goes_on = call->cursor && call->parts < PARTS;
+	if (call->cursor)
+		event->flags |= goes_on ? NAME_MORE : NAME_LEFT_OUT;
+	submit(event);
+	return goes_on;
+}
+
+SEC("uprobe/getaddrinfo")
+int getaddrinfo_enter(struct pt_regs *regs)
+{
+	return enter(regs, RESOLVER_GETADDRINFO, USER_ARG_4(regs), 0);
+}
+
+SEC("uprobe/gethostbyname")
+int gethostbyname_enter(struct pt_regs *regs)
+{
+	return enter(regs, RESOLVER_GETHOSTBYNAME, 0, 0);
+}
+
+SEC("uprobe/gethostbyname_r")
+int gethostbyname_r_enter(struct pt_regs *regs)
+{
+	return enter(regs, RESOLVER_GETHOSTBYNAME, USER_ARG_5(regs), USER_ARG_6(regs));
+}
+
+SEC("uprobe/gethostbyname2_r")
+int gethostbyname2_r_enter(struct pt_regs *regs)
+{
+	return enter(regs, RESOLVER_GETHOSTBYNAME, USER_ARG_6(regs), user_arg_7(regs));
+}
+
+/* Where the answer is, and whether there is one. */
+static __always_inline void take_result(struct libc_call *call, __u64 returned)
+{
+	struct hostent_64 host = {};
+	__u64 answer = returned;
+
+	call->cursor = 0;
+	if (call->resolver == RESOLVER_GETADDRINFO) {
+		call->code = returned;
+		if (!call->code)
+			bpf_probe_read_user(&call->cursor, sizeof(call->cursor), (void *)call->result_at);
+		return;
+	}
+	if (call->result_at)
+		bpf_probe_read_user(&answer, sizeof(answer), (void *)call->result_at);
+	call->code = H_ERRNO_UNKNOWN;
+	if (answer && !bpf_probe_read_user(&host, sizeof(host), (void *)answer)) {
+		call->code = 0;
+		call->family = host.addrtype;
+		call->cursor = host.addr_list;
+	} else if (call->h_errno_at) {
+		bpf_probe_read_user(&call->code, sizeof(call->code), (void *)call->h_errno_at);
+	}
+}
+
+/* resolver_return itself, which goes on there with the next record of an answer: verified once, not for each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} next_parts SEC(".maps");
+
+SEC("uretprobe/resolver")
+int resolver_return(struct pt_regs *regs)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+	struct libc_call *call = bpf_map_lookup_elem(&libc_calls, &key);
+
+	/* A call from inside the outermost one leaves the stack below its frame. */
+	if (!call || PT_REGS_SP(regs) < call->stack + RETURN_ADDRESS)
+		return 0;
+	if (!call->parts) {
+		call->returned = bpf_ktime_get_ns();
+		take_result(call, PT_REGS_RC(regs));
+		/* The page of a name that nobody had touched before could not be read at the call. */
+		if (call->length < 0)
+			call->length = bpf_probe_read_user_str(call->name, NAME_SIZE + 1, (void *)call->name_at);
+	}
+	call->parts++;
+	if (report_part(call))
+		bpf_tail_call(regs, &next_parts, 0);
+	bpf_map_delete_elem(&libc_calls, &key);
+	return 0;
+}

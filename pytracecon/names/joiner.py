@@ -1,0 +1,301 @@
+"""`Joiner`: from what the kernel side tells of names to `lookup` events, and to the host of each connection.
+
+Everything comes in the ring's order, so what a process was told before it connected is known here before it connects.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING
+
+from pytracecon.clock import SECOND
+from pytracecon.events import ConnectionEvent, Event, Lookup
+from pytracecon.names.claims import Claims
+from pytracecon.names.libc_results import code_name, host_of, is_numeric, text_of
+from pytracecon.names.records import HelloPart, LibcPart, MessagePart, ProcessKey, ProgramStarted
+
+if TYPE_CHECKING:
+    from pytracecon.filters import Filters
+    from pytracecon.names.dns.exchange import Answered, Exchanges
+    from pytracecon.names.hello import ServerNames
+    from pytracecon.names.parts import Part
+    from pytracecon.names.records import Asker
+    from pytracecon.names.reverse import Reverse
+
+__all__ = ["Host", "Joiner"]
+
+LIFETIME = 600 * SECOND
+"""How long a name is believed that came without one of its own, as libcs' answers do."""
+_SWEEP_EVERY = SECOND
+_ROOT_CGROUP = 1
+_CALLS = 4096
+_ADDRESSES = 1024
+_FEW = 16384
+
+Host = tuple[str, str, list[str] | None]
+"""`host`, `host_source`, and all candidates where there are several."""
+
+
+class _Everything:
+    """Contains whatever is asked for."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class Joiner:
+    """One per tracer. `address` renders sixteen bytes; `started` is told of programs that may bring a new libc."""
+
+    def __init__(
+        self, filters: Filters, address: Callable[[bytes], str | None], started: Callable[[ProgramStarted], None]
+    ) -> None:
+        self._tells = "lookup" in filters.events
+        self._most = filters.max_connections
+        self._address = address
+        self._started = started
+        self._on_address: Callable[[bytes], None] | None = None
+        self._on_reset: Callable[[], None] | None = None
+        self._named: set[bytes] = set()
+        self._claims = Claims(on_address=self._claimed)
+        self._calls: OrderedDict[int, LibcPart] = OrderedDict()
+        self._exchanges: Exchanges | None = None
+        self._hellos: ServerNames | None = None
+        self._server_names: OrderedDict[int, tuple[str, bytes]] = OrderedDict()
+        self._hosts: OrderedDict[int, tuple[Host, bytes]] = OrderedDict()
+        self._reverse: Reverse | None = None
+        self._swept = 0
+        self._enough = _FEW
+        if filters.reverse:
+            from pytracecon.names.reverse import Reverse  # noqa: PLC0415 - threads are for those who ask for them
+
+            self._reverse = Reverse()
+
+    @property
+    def addresses(self) -> Container[bytes]:
+        """Remotes whose connections may have a name: of others, nobody has to ask."""
+        return self._named if self._reverse is None else _Everything()
+
+    def watch(self, on_address: Callable[[bytes], None], on_reset: Callable[[], None]) -> None:
+        """`on_address` is called with each address that may have a name from now on; `on_reset` when none may."""
+        self._on_address, self._on_reset = on_address, on_reset
+        for address in self._named:
+            on_address(address)
+
+    @property
+    def evicted(self) -> int:
+        """Names that had to go for others before their time."""
+        return self._claims.evicted
+
+    def _claimed(self, address: bytes) -> None:
+        self._named.add(address)
+        if self._on_address is not None:
+            self._on_address(address)
+
+    def take(self, part: Part, offset_ns: int) -> list[Event]:
+        """The events that this record completes: at most a few, mostly none."""
+        if part.time - self._swept > _SWEEP_EVERY:
+            self._sweep(part.time)
+        match part:
+            case LibcPart():
+                return self._returned(part, offset_ns)
+            case MessagePart():
+                return self._answered(self._dns().take(part), offset_ns)
+            case HelloPart():
+                self._greeted(part)
+            case ProgramStarted():
+                self._started(part)
+        return []
+
+    @property
+    def deadline(self) -> int | None:
+        """When a query that is still unanswered will have waited long enough, by the kernel's clock."""
+        return None if self._exchanges is None else self._exchanges.deadline
+
+    def expired(self, now: int, offset_ns: int) -> list[Event]:
+        """The lookups that ended without an answer by `now`."""
+        return [] if self._exchanges is None else self._answered(self._exchanges.expired(now), offset_ns)
+
+    def _sweep(self, now: int) -> None:
+        self._swept = now
+        self._claims.sweep(now)
+        if len(self._named) > self._enough:
+            self._forget_addresses()
+
+    def _forget_addresses(self) -> None:
+        """Of those that had a name once, keep what may still be asked for."""
+        self._named = self._claims.addresses()
+        self._named.update(remote for _, remote in self._server_names.values())
+        self._named.update(remote for _, remote in self._hosts.values())
+        self._enough = max(_FEW, 2 * len(self._named))
+        if self._on_reset is not None and self._on_address is not None:
+            self._on_reset()
+            for address in self._named:
+                self._on_address(address)
+
+    def _returned(self, part: LibcPart, offset_ns: int) -> list[Event]:
+        """A libc's resolver returned; long answers come in parts."""
+        begun = self._calls.pop(part.call, None)
+        if begun is not None:
+            begun.addresses = (begun.addresses + part.addresses)[:_ADDRESSES]
+            begun.addresses_cut |= part.addresses_cut
+            begun.more = part.more
+            part = begun
+        if part.more:
+            self._calls[part.call] = part
+            if len(self._calls) <= _CALLS:
+                return []
+            _, part = self._calls.popitem(last=False)  # its last part was lost
+            part.addresses_cut = True
+        return self._looked_up(part, offset_ns)
+
+    def _looked_up(self, part: LibcPart, offset_ns: int) -> list[Event]:
+        if part.name is None:
+            return []
+        name = text_of(part.name)
+        if is_numeric(name):
+            return []
+        host = None if part.name_cut else host_of(name)
+        asker = part.asker
+        if host is not None and part.addresses and part.code == 0:
+            self._claims.learn(
+                asker.process, asker.uid, part.addresses, host, part.function, part.time, part.time + LIFETIME
+            )
+        if not (self._tells and part.wanted):
+            return []
+        lookup = _lookup(asker, part.time + offset_ns)
+        lookup.name = name
+        lookup.addresses = self._rendered(part.addresses)
+        lookup.latency_ns = part.latency_ns
+        lookup.result = code_name(part.function, part.code)
+        lookup.source = part.function
+        lookup.partial = True if part.name_cut or part.addresses_cut else None
+        return [lookup]
+
+    def _dns(self) -> Exchanges:
+        if self._exchanges is None:
+            from pytracecon.names.dns.exchange import Exchanges  # noqa: PLC0415 - for those who meet such packets
+
+            self._exchanges = Exchanges()
+        return self._exchanges
+
+    def _answered(self, answers: list[Answered], offset_ns: int) -> list[Event]:
+        events: list[Event] = []
+        for answer in answers:
+            if answer.result == "ok" and answer.addresses and answer.asker is not None:
+                self._learn(answer, answer.asker)
+            if self._tells and answer.wanted:
+                events.append(self._told(answer, offset_ns))
+        return events
+
+    def _learn(self, answer: Answered, asker: Asker) -> None:
+        host = host_of(answer.name)
+        if host is None:
+            return
+        until = answer.time + max(1, answer.ttl or 0) * SECOND
+        what = (asker.uid, answer.addresses, host, "dns", answer.time, until)
+        if not answer.within:  # the libc's own answer is told in a moment, under the name that it was asked for
+            self._claims.learn(asker.process, *what)
+        if answer.ancestors:
+            self._claims.learn_for_relatives(answer.ancestors, *what)
+        if answer.by_server and not answer.behalf and asker.cgroup > _ROOT_CGROUP:
+            self._claims.learn_for_cgroup(asker.cgroup, *what)
+
+    def _told(self, answer: Answered, offset_ns: int) -> Lookup:
+        lookup = _lookup(answer.asker, answer.time + offset_ns)
+        lookup.name = answer.name
+        lookup.type = answer.type
+        lookup.addresses = self._rendered(answer.addresses)
+        lookup.latency_ns = answer.latency_ns
+        lookup.result = answer.result
+        lookup.source = "dns"
+        lookup.server = self._address(answer.server)
+        lookup.within = "libc" if answer.within else None
+        return lookup
+
+    def _rendered(self, addresses: tuple[bytes, ...]) -> list[str] | None:
+        return [text for address in dict.fromkeys(addresses) if (text := self._address(address)) is not None] or None
+
+    def _greeted(self, part: HelloPart) -> None:
+        if self._hellos is None:
+            from pytracecon.names.hello import ServerNames  # noqa: PLC0415 - for those who meet TLS
+
+            self._hellos = ServerNames()
+        name = self._hellos.take(part)
+        if name is None:
+            return
+        self._server_names[part.conn] = name, part.remote_addr
+        if len(self._server_names) > self._most:
+            self._server_names.popitem(last=False)
+        self._claimed(part.remote_addr)
+
+    def label(
+        self,
+        event: ConnectionEvent,
+        conn: int,
+        process: tuple[int, int],
+        cgroup: int,
+        remote: bytes,
+        began: int,
+    ) -> None:
+        """Give `event` the name of its remote, if one belongs to this connection. `began` is its first SYN."""
+        host, _ = self._hosts.get(conn, (None, remote))
+        if host is None or host[2] is not None:
+            host = host or self._decided(process, cgroup, remote, began)
+            server_name, _ = self._server_names.pop(conn, (None, remote))
+            if server_name is not None:
+                host = _with(server_name, host)
+            if host is not None:
+                self._hosts[conn] = host, remote
+                if len(self._hosts) > self._most:
+                    self._hosts.popitem(last=False)
+        if host is None and self._reverse is not None:
+            host = self._asked_back(remote)
+        if host is not None:
+            event.host, event.host_source, event.host_candidates = host
+
+    def _decided(self, process: tuple[int, int], cgroup: int, remote: bytes, began: int) -> Host | None:
+        claims = self._claims.claims_of(ProcessKey(*process), cgroup, remote, began)
+        if not claims:
+            return None
+        latest = claims[0]
+        return latest.name, latest.source, [claim.name for claim in claims] if len(claims) > 1 else None
+
+    def _asked_back(self, remote: bytes) -> Host | None:
+        assert self._reverse is not None  # noqa: S101 - its caller looked
+        name = self._reverse.name_of(remote)
+        if name is None:
+            self._reverse.ask(remote)
+            return None
+        return name, "ptr", None
+
+    def over(self, conn: int) -> None:
+        """The connection has ended: what was decided for it is of no more use."""
+        self._hosts.pop(conn, None)
+        self._server_names.pop(conn, None)
+
+    def close(self) -> None:
+        if self._reverse is not None:
+            self._reverse.close()
+
+
+def _with(server_name: str, host: Host | None) -> Host:
+    """What the connection itself says decides between several names, and is one where there is none."""
+    if host is None:
+        return server_name, "sni", None
+    name, source, candidates = host
+    fitting = [each for each in candidates or () if each.lower() == server_name]
+    return (fitting[0], source, None) if fitting else (name, source, candidates)
+
+
+def _lookup(asker: Asker | None, time_ns: int) -> Lookup:
+    lookup = Lookup(time_ns)
+    if asker is not None:
+        lookup.netns = asker.netns or None
+        lookup.pid = asker.process.pid
+        lookup.comm = asker.comm
+        lookup.uid = asker.uid
+        lookup.tid = asker.tid
+        lookup.thread = asker.thread
+        lookup.cgroup = asker.cgroup or None
+    return lookup
