@@ -163,6 +163,14 @@ enum name_flags {
 
 enum resolver { RESOLVER_GETADDRINFO = 1, RESOLVER_GETHOSTBYNAME = 2 };
 
+/* Which function a uprobe is on: its cookie. */
+enum resolver_function {
+	FUNCTION_GETADDRINFO = 1,
+	FUNCTION_GETHOSTBYNAME = 2, /* and gethostbyname2 */
+	FUNCTION_GETHOSTBYNAME_R = 3,
+	FUNCTION_GETHOSTBYNAME2_R = 4,
+};
+
 #define H_ERRNO_UNKNOWN 0x7fff
 
 #define NAME_SIZE 256

@@ -198,7 +198,7 @@ static __always_inline void take_result(struct libc_call *call, __u64 returned)
 	}
 }
 
-/* resolver_return itself, which goes on there with the next record of an answer: verified once, not for each. */
+/* The program at the return itself, which goes on there with the next record of an answer: verified once, not for each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 1);
@@ -206,8 +206,7 @@ struct {
 	__type(value, __u32);
 } next_parts SEC(".maps");
 
-SEC("uretprobe/resolver")
-int resolver_return(struct pt_regs *regs)
+static __always_inline int leave(struct pt_regs *regs)
 {
 	__u64 key = bpf_get_current_pid_tgid();
 	struct libc_call *call = bpf_map_lookup_elem(&libc_calls, &key);
@@ -227,4 +226,35 @@ int resolver_return(struct pt_regs *regs)
 		bpf_tail_call(regs, &next_parts, 0);
 	bpf_map_delete_elem(&libc_calls, &key);
 	return 0;
+}
+
+SEC("uretprobe/resolver")
+int resolver_return(struct pt_regs *regs)
+{
+	return leave(regs);
+}
+
+/*
+ * The same where one link takes many places (89ae89f53d20, v6.6): attached in one go, and gone in one, while each
+ * perf event waits for RCU when it goes. The cookie tells which function it is.
+ */
+SEC("uprobe/multi")
+int resolver_enter_multi(struct pt_regs *regs)
+{
+	switch (bpf_get_attach_cookie(regs)) {
+	case FUNCTION_GETADDRINFO:
+		return enter(regs, RESOLVER_GETADDRINFO, USER_ARG_4(regs), 0);
+	case FUNCTION_GETHOSTBYNAME_R:
+		return enter(regs, RESOLVER_GETHOSTBYNAME, USER_ARG_5(regs), USER_ARG_6(regs));
+	case FUNCTION_GETHOSTBYNAME2_R:
+		return enter(regs, RESOLVER_GETHOSTBYNAME, USER_ARG_6(regs), user_arg_7(regs));
+	default:
+		return enter(regs, RESOLVER_GETHOSTBYNAME, 0, 0);
+	}
+}
+
+SEC("uprobe/multi")
+int resolver_return_multi(struct pt_regs *regs)
+{
+	return leave(regs);
 }

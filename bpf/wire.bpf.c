@@ -28,6 +28,7 @@ union wire {
 	enum ended ended;
 	enum name_flags name_flags;
 	enum resolver resolver;
+	enum resolver_function resolver_function;
 	enum tcp_states state;
 	enum filter_bits bits;
 	enum resting resting;

@@ -106,6 +106,10 @@ class Program:
     def autoload(self, value: bool) -> None:
         self._call("bpf_program__set_autoload", value)
 
+    def expect(self, attach_type: int) -> None:
+        """Before loading: what it will be attached as, where the section's name does not say it to this libbpf."""
+        self._call("bpf_program__set_expected_attach_type", attach_type)
+
     @property
     def fd(self) -> int:
         """Belongs to the Object: dup it to keep it. OSError while the program is not loaded."""

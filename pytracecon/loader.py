@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytracecon import _libbpf, privileges, settings, wire
+from pytracecon import _libbpf, privileges, settings, uprobe_multi, wire
 from pytracecon._libbpf_api import ENOTSUPP
 from pytracecon.attach import attach
 from pytracecon.errors import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
+_MULTI = "uprobe/multi"
 _BTF_KINDS = ("tp_btf", "fentry", "iter")
 _RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
 
@@ -197,6 +198,8 @@ def _attempt(
             return None
         for name, program in opened.programs.items():
             program.autoload = name in names
+            if program.section == _MULTI:
+                program.expect(uprobe_multi.ATTACH_TYPE)
         _prepare(opened, filters, chosen)
         essential = {name for need in needs if need.essential for name in (*wanted[need.name], workers.get(need.name))}
         if not _load(opened, trial, essential):
@@ -221,11 +224,11 @@ def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial:
     if candidate is None:
         return None
     # Not imported before it is clear that they are wanted: they bring half the standard library along.
-    from pytracecon.uprobes import LibcUprobes, try_in_a_sandbox  # noqa: PLC0415
+    from pytracecon.uprobes import LibcUprobes  # noqa: PLC0415
 
     try:
-        try_in_a_sandbox(opened)
-        libcs = LibcUprobes(opened)
+        libcs = LibcUprobes(opened, candidate.programs)
+        libcs.try_in_a_sandbox()
         libcs.attach()
     except PytraceconError as error:
         trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), error))

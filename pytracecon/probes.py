@@ -156,6 +156,7 @@ NEEDS = (
     Need(
         "libc lookups",
         (
+            Candidate("uprobe", ("resolver_enter_multi", "resolver_return_multi")),
             Candidate(
                 "uprobe",
                 ("getaddrinfo_enter", "resolver_return"),

@@ -6,91 +6,142 @@ import logging
 import os
 import time
 from collections import deque
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from pytracecon import wire
 from pytracecon._ring import lib
 from pytracecon.errors import PytraceconError, UnsupportedKernel
 from pytracecon.libcs import Finder, Libc
+from pytracecon.uprobe_multi import MultiLink
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Link, Object
+    from pytracecon._libbpf import Object
 
-__all__ = ["LibcUprobes", "try_in_a_sandbox"]
+__all__ = ["LibcUprobes"]
 
 logger = logging.getLogger("pytracecon.uprobes")
 
-_AT_CALL = {
-    "getaddrinfo": "getaddrinfo_enter",
-    "gethostbyname": "gethostbyname_enter",
-    "gethostbyname2": "gethostbyname_enter",
-    "gethostbyname_r": "gethostbyname_r_enter",
-    "gethostbyname2_r": "gethostbyname2_r_enter",
-}
-_AT_RETURN = "resolver_return"
 _LOADED_WITHIN = 100_000_000
 """Nanoseconds after a program's start at which its loader will have mapped the libraries: then they are looked at."""
 _LOOKS = 4096
+_AT_ONCE = 16
 
 
-def try_in_a_sandbox(opened: Object) -> None:
-    """Raises UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines.
+class _Link(Protocol):
+    def close(self) -> None: ...
 
-    Since ff474a78cef5 (v6.11) a function with one returns through a system call of its own on x86-64, which no filter
-    knows; filters let it pass again since cf6cb56ef244 (v6.14). It is tried on a child, not read from a version.
+
+class _Probes(Protocol):
+    """A way to put the programs where they belong."""
+
+    at_return: str
+
+    def attach(self, libc: Libc) -> list[_Link]: ...
+
+    def attach_return(self, path: str, offset: int, pid: int) -> _Link: ...
+
+
+class _Multi:
+    """Two links for each libc. They come and go in a moment, since Linux 6.6."""
+
+    at_return = "resolver_return_multi"
+
+    def __init__(self, opened: Object) -> None:
+        self._enter = opened.programs["resolver_enter_multi"]
+        self._return = opened.programs[self.at_return]
+
+    def attach(self, libc: Libc) -> list[_Link]:
+        places = [(offset, wire.FUNCTIONS[name]) for name, offsets in libc.offsets.items() for offset in offsets]
+        offsets, cookies = [offset for offset, _ in places], [cookie for _, cookie in places]
+        at_return = MultiLink(self._return.fd, libc.attach_path, offsets, retprobe=True)
+        try:
+            return [at_return, MultiLink(self._enter.fd, libc.attach_path, offsets, cookies=cookies)]
+        except BaseException:
+            at_return.close()
+            raise
+
+    def attach_return(self, path: str, offset: int, pid: int) -> _Link:
+        return MultiLink(self._return.fd, path, [offset], pid=pid, retprobe=True)
+
+
+class _Single:
+    """A perf event for each place. Each waits for RCU when it goes, so there are only as many as are needed.
+
+    In both libcs the functions without _r end in those with it, where the answer and h_errno can be read as well;
+    musl's gethostbyname_r ends in its gethostbyname2_r.
     """
-    child = lib.confined_start()
-    if child.pid < 0:
-        raise UnsupportedKernel(f"a child to try uretprobes on could not be made: {os.strerror(-child.pid)}")
-    try:
-        path, offset = _place(int(lib.confined_target()))
-        link = opened.programs[_AT_RETURN].attach_uprobe(path, offset=offset, pid=child.pid, retprobe=True)
-    except BaseException:
-        lib.confined_end(child)
-        raise
-    with link:
-        status = lib.confined_end(child)
-    if status:
-        raise UnsupportedKernel(
-            f"a uretprobe kills processes that a seccomp filter confines on this kernel (it killed a child that was "
-            f"made to try it: status {status}), so what is asked of libcs is not traced"
-        )
 
-
-def _places(libc: Libc) -> list[tuple[str, int]]:
-    return [(function, offset) for function, offsets in libc.offsets.items() for offset in offsets]
-
-
-def _place(address: int) -> tuple[str, int]:
-    """The file that is mapped there in this process, and where in it that is."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        span, _permissions, offset, _device, _inode, *path = line.split(maxsplit=5)
-        begin, end = (int(number, 16) for number in span.split("-"))
-        if begin <= address < end and path:
-            return path[0], address - begin + int(offset, 16)
-    raise UnsupportedKernel("/proc/self/maps does not tell where this program's own code lies")
-
-
-class LibcUprobes:
-    """One per tracer. Its links are the object's, and go with it."""
+    at_return = "resolver_return"
+    _needed = {
+        "glibc": ("getaddrinfo", "gethostbyname_r", "gethostbyname2_r"),
+        "musl": ("getaddrinfo", "gethostbyname2_r"),
+    }
 
     def __init__(self, opened: Object) -> None:
         self._programs = opened.programs
+
+    def attach(self, libc: Libc) -> list[_Link]:
+        links: list[_Link] = []
+        try:
+            for function in self._needed[libc.flavour]:
+                program = self._programs[f"{function}_enter"]
+                for offset in libc.offsets.get(function, ()) if program.autoload else ():
+                    links.append(self.attach_return(libc.attach_path, offset, -1))
+                    links.append(program.attach_uprobe(libc.attach_path, offset=offset))
+        except BaseException:
+            for link in links:
+                link.close()
+            raise
+        return links
+
+    def attach_return(self, path: str, offset: int, pid: int) -> _Link:
+        return self._programs[self.at_return].attach_uprobe(path, offset=offset, pid=pid, retprobe=True)
+
+
+class LibcUprobes:
+    """One per tracer. `programs` are those of the candidate that was chosen."""
+
+    def __init__(self, opened: Object, programs: tuple[str, ...]) -> None:
+        self._probes: _Probes = _Multi(opened) if _Multi.at_return in programs else _Single(opened)
         self._finder = Finder()
-        self._links: list[Link] = []
+        self._links: list[_Link] = []
         self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
-        self.refused: PytraceconError | None = None
-        """Why the last libc that was refused was."""
+        self._refused: PytraceconError | None = None
         self.attached = 0
         """libcs in which lookups are seen."""
-        opened.maps["next_parts"].update(bytes(4), opened.programs[_AT_RETURN].fd.to_bytes(4, "little"))
+        at_return = opened.programs[self._probes.at_return].fd
+        opened.maps["next_parts"].update(bytes(4), at_return.to_bytes(4, "little"))
+
+    def try_in_a_sandbox(self) -> None:
+        """Raises UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines.
+
+        Since ff474a78cef5 (v6.11) a function with one returns by a system call of its own on x86-64, which no filter
+        knew; cf6cb56ef244 (v6.14) lets it pass all filters. It is tried on a child, not read from a version.
+        """
+        child = lib.confined_start()
+        if child.pid < 0:
+            raise UnsupportedKernel(f"a child to try uretprobes on could not be made: {os.strerror(-child.pid)}")
+        try:
+            path, offset = _place(int(lib.confined_target()))
+            link = self._probes.attach_return(path, offset, child.pid)
+        except BaseException:
+            lib.confined_end(child)
+            raise
+        status = lib.confined_end(child)
+        link.close()
+        if status:
+            raise UnsupportedKernel(
+                "a uretprobe kills processes that a seccomp filter confines on this kernel (a child that was made to "
+                f"try it ended with status {status}), so what is asked of libcs is not traced"
+            )
 
     def attach(self) -> None:
         """To every libc that is in use now. The reason, if not one of them can be."""
         self._take(self._finder.of_this_host())
-        if not self.attached and self.refused is not None:
-            raise self.refused
+        if not self.attached and self._refused is not None:
+            raise self._refused
 
     def started(self, pid: int, now: int) -> None:
         """A program that is new, or may have a libc that is."""
@@ -103,41 +154,39 @@ class LibcUprobes:
         return self._looks[0][0] if self._looks else None
 
     def look(self) -> None:
-        """At the programs whose time has come."""
+        """At the programs whose time has come, and at processes that there was no time for at the start."""
         now = time.monotonic_ns()
         while self._looks and self._looks[0][0] <= now:
             _, pid = self._looks.popleft()
             self._take(self._finder.mapped_by(pid))
+        if self._finder.unfinished:
+            self._take(self._finder.of_this_host())
 
     def _take(self, libcs: list[Libc]) -> None:
         for libc in libcs:
             with libc:
-                self._attach(libc)
-
-    def _attach(self, libc: Libc) -> None:
-        path = libc.attach_path
-        with ExitStack() as on_failure:
-            try:
-                for function, offset in _places(libc):
-                    program = self._programs[_AT_CALL[function]]
-                    if not program.autoload:
-                        continue
-                    at_return = self._programs[_AT_RETURN].attach_uprobe(path, offset=offset, retprobe=True)
-                    on_failure.callback(at_return.close)
-                    at_call = program.attach_uprobe(path, offset=offset)
-                    on_failure.callback(at_call.close)
-                    self._links += [at_return, at_call]
-            except PytraceconError as error:
-                self.refused = error
-                logger.warning("lookups of %s are not seen: %s", libc.path_shown, error)
-                return
-            on_failure.pop_all()
-        self.attached += 1
-        logger.info("lookups of %s are seen", libc.path_shown)
+                try:
+                    self._links += self._probes.attach(libc)
+                except PytraceconError as error:
+                    self._refused = error
+                    logger.warning("lookups of %s are not seen: %s", libc.path_shown, error)
+                else:
+                    self.attached += 1
+                    logger.info("lookups of %s are seen", libc.path_shown)
 
     def detach(self) -> None:
-        """Lookups that began are not told any more."""
+        """Lookups that began are not told any more. Many at once: perf events wait for RCU, each for itself."""
         links, self._links = self._links, []
-        for link in links:
-            link.close()
+        if links:
+            with ThreadPoolExecutor(min(len(links), _AT_ONCE)) as closing:
+                list(closing.map(lambda link: link.close(), links))
 
+
+def _place(address: int) -> tuple[str, int]:
+    """The file that is mapped there in this process, and where in it that is."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        span, _permissions, offset, _device, _inode, *path = line.split(maxsplit=5)
+        begin, end = (int(number, 16) for number in span.split("-"))
+        if begin <= address < end and path:
+            return path[0], address - begin + int(offset, 16)
+    raise UnsupportedKernel("/proc/self/maps does not tell where this program's own code lies")

@@ -152,6 +152,13 @@ SETTINGS: Final[tuple[Field, ...]] = (
 NAME_WANTED, NAME_MORE, NAME_CUT, NAME_UNREAD, NAME_LEFT_OUT, NAME_SENT, NAME_WITHIN, NAME_BY_SERVER = (
     1 << bit for bit in range(8)
 )
+FUNCTIONS: Final = {
+    "getaddrinfo": 1,
+    "gethostbyname": 2,
+    "gethostbyname2": 2,
+    "gethostbyname_r": 3,
+    "gethostbyname2_r": 4,
+}
 RESOLVERS: Final = (None, "getaddrinfo", "gethostbyname")
 
 AWAKE, NAPS, ASLEEP = 0, 1, 2
