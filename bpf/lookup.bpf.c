@@ -27,8 +27,8 @@ struct any_sockaddr {
 	__u8 v6[16];
 };
 
-/* Of nodes that one record takes: getaddrinfo lists an address once for each type of socket. */
-#define STEPS (3 * ADDRESSES)
+/* Of nodes that one run looks at: getaddrinfo lists an address once for each type of socket. */
+#define STEPS 16
 #define PARTS 32 /* as often as the kernel lets a program call another */
 
 static __always_inline int enter(struct pt_regs *regs, __u32 resolver, __u64 result_at, __u64 h_errno_at)

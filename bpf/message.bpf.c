@@ -9,10 +9,12 @@
 #include "asker.bpf.h"
 
 #define DNS_PORT 53
-#define PART 1536                /* bytes of payload in the largest record */
-#define PARTS 8                  /* of one packet: three times the 4,096 bytes that resolvers announce to take */
-#define STREAM_TOLD (1 << 20)    /* bytes of one connection to a DNS server: a whole zone is nobody's lookup */
-#define HELLO_LARGEST (16 << 10) /* of the stream, in which a ClientHello ends */
+#define PART 1536             /* bytes of payload in the largest record */
+#define PARTS 8               /* of one packet: three times the 4,096 bytes that resolvers announce to take */
+#define STREAM_TOLD (1 << 20) /* bytes of one connection to a DNS server: a whole zone is nobody's lookup */
+#define HELLO_PARTS 4
+#define HELLO_LARGEST                                                                                                  \
+	(HELLO_PARTS * PART) /* of the stream, in which a ClientHello ends: those of today have 2,000 bytes */
 
 struct dns_socket {
 	__u8 server[16];
@@ -307,7 +309,7 @@ static __always_inline void on_first_bytes(struct __sk_buff *skb, struct bpf_soc
 	if (!at) {
 		state->hello_end = hello_end(skb, layout.payload, size);
 	}
-	for (part = 0; part < HELLO_LARGEST / PART + 1; part++) {
+	for (part = 0; part < HELLO_PARTS; part++) {
 		__u32 done = part * PART, left = size - done;
 
 		if (done >= size || at + done >= state->hello_end)

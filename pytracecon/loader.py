@@ -149,7 +149,10 @@ def object_image() -> bytes:
 
 
 def _refuse_whole_rungs(lib: _libbpf.Libbpf, trial: _Trial) -> None:
-    """Two questions that cost nothing, and save loading all programs once for each answer that is no."""
+    """Questions that cost nothing, and save loading all programs once for each answer that is no."""
+    if not uprobe_multi.known(lib):
+        cause = UnsupportedKernel("this kernel has no links of many uprobes (Linux 6.6 has)")
+        trial.refused.update(dict.fromkeys(("resolver_enter_multi", "resolver_return_multi"), cause))
     if not _KPROBE_EVENTS.exists():
         trial.refuse_rung("kprobe", UnsupportedKernel("this kernel has no kprobes (CONFIG_KPROBES)"))
     try:

@@ -8,11 +8,15 @@ import os
 import platform
 from collections.abc import Sequence
 from ctypes import Structure, c_uint32, c_uint64
+from typing import TYPE_CHECKING
 
 from pytracecon.errors import UnsupportedKernel
 from pytracecon.refusals import caused_by
 
-__all__ = ["ATTACH_TYPE", "MultiLink"]
+if TYPE_CHECKING:
+    from pytracecon._libbpf import Libbpf
+
+__all__ = ["ATTACH_TYPE", "MultiLink", "known"]
 
 ATTACH_TYPE = 48  # BPF_TRACE_UPROBE_MULTI of linux/bpf.h
 _BPF_LINK_CREATE = 28
@@ -37,6 +41,25 @@ class _LinkCreate(Structure):
         ("pid", c_uint32),
         ("padding", c_uint32),
     )
+
+
+_KPROBE = 2  # BPF_PROG_TYPE_KPROBE
+_RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
+
+
+def known(lib: Libbpf) -> bool:
+    """Whether the kernel has such links: then it objects to a folder as the file to attach to, not to the kind."""
+    try:
+        program = lib.prog_load(_KPROBE, _RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
+    except OSError:
+        return False
+    try:
+        MultiLink(program, "/", [0]).close()
+    except UnsupportedKernel as refused:
+        return refused.errno == errno.EBADF
+    finally:
+        os.close(program)
+    return True
 
 
 class MultiLink:

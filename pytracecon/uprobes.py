@@ -130,7 +130,7 @@ class LibcUprobes:
             lib.confined_end(child)
             raise
         status = lib.confined_end(child)
-        link.close()
+        self._links.append(link)  # of a child that is no more; to close it now would be to wait for RCU
         if status:
             raise UnsupportedKernel(
                 "a uretprobe kills processes that a seccomp filter confines on this kernel (a child that was made to "
