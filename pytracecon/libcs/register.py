@@ -30,7 +30,7 @@ logger.addHandler(logging.NullHandler())
 
 
 class _NoRoom(NotALibc):
-    """There may be some later."""
+    """Not here and now."""
 
 
 @dataclass(slots=True)
@@ -78,12 +78,15 @@ class Register:
             same.note(namespace)
             return None
         file = now.device, now.inode, now.changed
-        if file in self._refusals:
+        if file in self._refusals or (file, namespace) in self._refusals:
             return None
         try:
             libc = self._opened(descriptor, shown, now, namespace)
+        except _NoRoom as error:
+            self.refuse((file, namespace), shown, str(error), final=False)
+            return None
         except NotALibc as error:
-            self.refuse(file, shown, str(error), final=not isinstance(error, _NoRoom))
+            self.refuse(file, shown, str(error))
             return None
         self._remember(now, is_stacked(libc.descriptor), namespace)
         return libc
