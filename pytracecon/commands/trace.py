@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands import VERBS
 from pytracecon.commands.console import Parser, show
@@ -15,6 +15,8 @@ from pytracecon.commands.options import add_filters, add_names, add_output, add_
 from pytracecon.commands.signals import Signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
@@ -57,24 +59,33 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     with Signals() as signals:
-        from pytracecon.filters import Filters  # noqa: PLC0415 - not for --help
-
-        in_table = options.format == "table"
-        keywords = tracer_keywords(options)
-        filters = Filters.parse(**keywords)
-        if in_table and options.events is None:
-            keywords["events"] = sorted(filters.events - {"connect"})
         return launch(
             options,
             signals,
-            keywords,
+            keywords(options),
             what="TCP connections",
             table=partial(_table, options),
-            shows=tells_something_new if in_table and not options.verbose else None,
+            shows=shows(options),
         )
 
 
-def tells_something_new(event: Event) -> bool:
+def keywords(options: argparse.Namespace) -> dict[str, Any]:
+    """Of the tracer, judged. In the table a connect event is left out: its outcome follows."""
+    from pytracecon.filters import Filters  # noqa: PLC0415 - not for --help
+
+    given = tracer_keywords(options)
+    filters = Filters.parse(**given)
+    if options.format == "table" and options.events is None:
+        given["events"] = sorted(filters.events - {"connect"})
+    return given
+
+
+def shows(options: argparse.Namespace) -> Callable[[Event], bool] | None:
+    """Which events are written; None if all. In the table one that another row tells of is not, unless -v is given."""
+    return _tells_something_new if options.format == "table" and not options.verbose else None
+
+
+def _tells_something_new(event: Event) -> bool:
     """Not a path of a connection that is told by itself, nor a packet of a libc's lookup that is."""
     return getattr(event, "subflow_of", None) is None and getattr(event, "within", None) is None
 

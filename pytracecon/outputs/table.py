@@ -88,13 +88,12 @@ class Table:
         return sum(self._widths) + self._gap * (len(self._widths) - 1)
 
     def _text(self, cells: Cells, terminal: int | None) -> str:
-        line = self._line(self._placed(cells))
+        gap = " " * self._gap
+        placed = self._placed(cells)
+        line = gap.join([cell + " " * (wide - width(cell)) for cell, wide in placed]).rstrip()
         if terminal is None or width(line) <= terminal:
-            return line
-        placed = self._placed(cells, spanning=False)
-        if None in cells and width(line := self._line(placed)) <= terminal:
-            return line
-        return self._flowed(placed, terminal)
+            return line + "\n"
+        return self._flowed(self._placed(cells, spanning=False), terminal)
 
     def _placed(self, cells: Cells, *, spanning: bool = True) -> list[tuple[str, int]]:
         """The cells, each with the columns that it has. One that spans has none where there is not enough room."""
@@ -106,10 +105,6 @@ class Table:
                 whole, so_far = placed.pop()
                 placed.append((whole, so_far + self._gap + wide if spanning else 0))
         return placed
-
-    def _line(self, placed: list[tuple[str, int]]) -> str:
-        gap = " " * self._gap
-        return gap.join([cell + " " * (wide - width(cell)) for cell, wide in placed]).rstrip() + "\n"
 
     def _flowed(self, placed: list[tuple[str, int]], terminal: int) -> str:
         """The row on as many lines as it needs."""
@@ -135,7 +130,7 @@ class Table:
         while columns and not columns[-1][0]:
             columns.pop()
         for cell, wide in [*columns, (last, 0)]:
-            *clauses, end = [cell] if wide or width(cell) <= room else _BETWEEN_CLAUSES.split(cell)
+            *clauses, end = [cell] if width(cell) <= room else _BETWEEN_CLAUSES.split(cell)
             yield from ((clause, 0, 1) for clause in clauses)
             yield end, wide, self._gap
 

@@ -430,6 +430,14 @@ def test_a_host_says_what_is_to_be_said_of_it(known: dict[str, Any], column: str
     assert trace.row(event)[5] == with_port
 
 
+def test_a_narrow_terminal_gets_shorter_names_and_two_addresses() -> None:
+    known = V4 | {"remote_port": 65535, "host": "a" * 20 + "b" * 20}
+    assert trace.row(Established(NOW, **known), narrow=True)[5] == "…" + "a" * 13 + "b" * 20 + ":65535"
+    many = LOOKUP | {"name": "a.b", "addresses": ["::1", "::2", "::3"]}
+    assert trace.row(Lookup(NOW, **many), narrow=True)[4] == "a.b → ::1, ::2, +1"
+    assert trace.row(Lookup(NOW, **many))[4] == "a.b → ::1, ::2, ::3"
+
+
 def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
     header, wide, plain = rendered(
         table_of(None), [Accept(NOW, **V4 | {"comm": "日本"}), Accept(NOW, **V4)]
