@@ -105,13 +105,18 @@ static __always_inline void *reserve_record(__u64 size, __u8 kind)
 
 	if (!slot)
 		return NULL;
-	__sync_fetch_and_add(&slot->wanted, 1);
+	if (kind < KIND_LOOKUP)
+		__sync_fetch_and_add(&slot->wanted, 1);
 	record = bpf_ringbuf_reserve(&ring, size, 0);
-	if (!record) {
+	if (!record && kind >= KIND_LOOKUP) {
+		__sync_fetch_and_add(&slot->lost_names, 1);
+		slot->lost_names_at = bpf_ktime_get_ns();
+	} else if (!record) {
 		__sync_fetch_and_add(&slot->lost_ring, 1);
 		slot->lost_ring_at = bpf_ktime_get_ns();
-		return NULL;
 	}
+	if (!record)
+		return NULL;
 	record->time = bpf_ktime_get_ns();
 	record->lost = slot->lost_ring;
 	record->cpu = bpf_get_smp_processor_id();

@@ -55,7 +55,7 @@ enum ended {
 
 struct header {
 	__u64 time;
-	__u32 lost; /* records that this CPU could not send so far; wraps */
+	__u32 lost; /* events that this CPU could not send so far; wraps */
 	__u16 cpu;
 	__u8 kind;
 	__u8 words; /* size of the record in units of eight bytes */
@@ -233,13 +233,17 @@ struct program_event {
 	__u32 reserved;
 };
 
-/* One slot a CPU, mapped by user space and never reset. wanted = delivered + lost. */
+/*
+ * One slot a CPU, mapped by user space and never reset. Of events: wanted = delivered + lost_ring.
+ */
 struct counters {
-	__u64 wanted;
+	__u64 wanted;       /* not counted: what serves names, as user space knows what events it makes of that */
 	__u64 lost_ring;    /* the ring was full */
 	__u64 lost_ring_at; /* when that happened last */
 	__u64 lost_map;     /* connections that a full map could not remember */
 	__u64 lost_map_at;
+	__u64 lost_names; /* records that serve names and found the ring full */
+	__u64 lost_names_at;
 	__u64 unseen; /* connections whose end no tracepoint told: their memory serves another one */
 	__u64 unseen_at;
 	__u64 ids;

@@ -27,6 +27,7 @@ ffibuilder.cdef(
     typedef struct {
         size_t bytes;
         size_t records;
+        size_t names;
         uint32_t lost;
         uint64_t last;
     } batch;
@@ -104,6 +105,7 @@ ffibuilder.set_source(
     typedef struct {
         size_t bytes;
         size_t records;
+        size_t names;             /* records that are no events */
         uint32_t lost;            /* records missing before the first one of this batch */
         uint64_t last;            /* when the last of them was made */
     } batch;
@@ -117,6 +119,7 @@ ffibuilder.set_source(
 
         b->bytes = 0;
         b->records = 0;
+        b->names = 0;
         b->lost = 0;
         while (at < end) {
             uint32_t *place = (uint32_t *)(r->data + (at & r->mask));
@@ -143,6 +146,7 @@ ffibuilder.set_source(
                 b->bytes += size;
                 b->last = head->time;
                 b->records++;
+                b->names += head->kind >= KIND_LOOKUP;
             }
             at += (RING_HEADER + size + 7) & ~7UL;
             /* Release: the kernel may overwrite the record only after it was copied. */

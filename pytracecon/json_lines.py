@@ -15,10 +15,10 @@ from pytracecon import wire
 from pytracecon._ring import ffi, lib
 from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
+from pytracecon.reader import Counts, Shown, seen
 
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
-    from pytracecon.reader import Shown
 
 __all__ = ["Json", "JsonBatch", "joined"]
 
@@ -72,12 +72,12 @@ class Json:
     def _reset(self) -> None:
         self._named[:] = bytes(len(self._named))
 
-    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], int]:
-        if self._shown is not None:
-            made = self.events(list(filter(self._shown, decode(batch, offset_ns, self._names))))
-        else:
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
+        if self._shown is None:
             made = self._lines_of(batch, offset_ns)
-        return made, sum([each.events for each in made])
+            return made, Counts(0 if self._names is None else self._names.counted(), 0)
+        events, counts = seen(decode(batch, offset_ns, self._names), self._names, self._shown)
+        return self.events(events), counts
 
     def _lines_of(self, batch: memoryview, offset_ns: int) -> list[JsonBatch]:
         made: list[JsonBatch] = []

@@ -70,6 +70,8 @@ class Loaded:
                 last_to_first.callback(self.libcs.detach)
 
     def close(self) -> None:
+        if self.libcs is not None:
+            self.libcs.detach()
         self.object.close()
 
 
@@ -212,7 +214,9 @@ def _attempt(
             opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
         libcs = _attach_to_libcs(opened, chosen.get("libc lookups"), trial)
-        if libcs is None and chosen.get("libc lookups") is not None:
+        if libcs is not None:
+            on_failure.callback(libcs.detach)
+        elif chosen.get("libc lookups") is not None:
             return None
         for need in needs:
             if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
@@ -231,8 +235,11 @@ def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial:
 
     try:
         libcs = LibcUprobes(opened, candidate.programs)
-        libcs.try_in_a_sandbox()
-        libcs.attach()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(libcs.detach)
+            libcs.try_in_a_sandbox()
+            libcs.attach()
+            on_failure.pop_all()
     except PytraceconError as error:
         trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), error))
         return None

@@ -6,7 +6,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from pytracecon import wire
 from pytracecon.clock import SECOND, wall_offset
@@ -27,6 +27,8 @@ _MISSES_EVERY = 1.0
 _SETTLED_WITHIN = 1.0
 _LATE = 0.001  # epoll counts in milliseconds
 
+_ELSEWHERE = {"map": "lost_map", "names": "lost_names", "probe": "unseen"}
+"""Losses that no record tells of: `where` they are said to be, and the column that counts them."""
 
 T = TypeVar("T")
 
@@ -35,11 +37,26 @@ Shown = Callable[[Event], bool]
 """Whether an event is handed over, where the kernel side could not decide that."""
 
 
+class Counts(NamedTuple):
+    lookups: int
+    """Events that were made of several records."""
+    left_out: int
+
+
+def seen(events: list[Event], names: Joiner | None, shown: Shown | None) -> tuple[list[Event], Counts]:
+    """What of decoded events is handed over, and what it counts for."""
+    lookups = 0 if names is None else names.counted()
+    if shown is None:
+        return events, Counts(lookups, 0)
+    handed = list(filter(shown, events))
+    return handed, Counts(lookups, len(events) - len(handed))
+
+
 class Form(Protocol[T]):
     """What the user gets: events, or lines that tell them."""
 
-    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[T], int]:
-        """What whole records make, and how many events that is. `offset_ns` leads from their clock to ours."""
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[T], Counts]:
+        """What whole records make. `offset_ns` leads from their clock to ours."""
 
     def events(self, events: list[Event]) -> list[T]:
         """What events make that no record carried."""
@@ -52,11 +69,9 @@ class Events:
         self._names = names
         self._shown = shown
 
-    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], int]:
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         events = decode(batch, offset_ns, self._names)
-        if self._shown is not None:
-            events = list(filter(self._shown, events))
-        return events, len(events)
+        return seen(events, self._names, self._shown)
 
     def events(self, events: list[Event]) -> list[Event]:
         return events
@@ -76,13 +91,12 @@ class Reader:
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
         self.epoll.register(self._wake, select.EPOLLIN)
-        self.delivered = 0
-        self.material = 0
-        """Records that made no event of their own: what names were found in, and what only user space left out."""
+        self._read = 0
+        self._lookups = 0
+        self.left_out = 0
+        """Events that the kernel side could not leave out: it does not know names."""
         self.lost_ring = 0
-        self.lost_map = 0
-        self.lost_probe = 0
-        self._unseen = 0
+        self._elsewhere = dict.fromkeys(_ELSEWHERE, 0)
         self._missed = 0
         self.drained = True
         """The last batch emptied the ring: time to rest before the next."""
@@ -91,8 +105,26 @@ class Reader:
 
     @property
     def wanted(self) -> int:
-        """Records that the kernel side set out to send."""
-        return sum(self._pages.column("wanted"))
+        """Events that were to be told, and the lookups that were made."""
+        return sum(self._pages.column("wanted")) + self._lookups
+
+    @property
+    def lost_map(self) -> int:
+        return self._elsewhere["map"]
+
+    @property
+    def lost_names(self) -> int:
+        return self._elsewhere["names"]
+
+    @property
+    def lost_probe(self) -> int:
+        """Ends that no tracepoint told, and runs of a program that the kernel skipped."""
+        return self._elsewhere["probe"] + self._missed
+
+    @property
+    def delivered(self) -> int:
+        """Events that were read, and lookups that were made of what was read."""
+        return self._read + self._lookups
 
     def wake(self) -> None:
         """End a wait, now or the next one. Safe in a signal handler."""
@@ -108,9 +140,10 @@ class Reader:
             first = wire.time_of(batch.data) + offset
             taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
         if batch.records:
-            self.delivered += batch.records
-            made, events = form.records(batch.data, offset)
-            self.material += batch.records - events
+            made, counts = form.records(batch.data, offset)
+            self._read += batch.records - batch.names
+            self._lookups += counts.lookups
+            self.left_out += counts.left_out
             self._known_until = max(self._known_until, batch.last)
             taken += made
         self.drained = self._ring.unread() == 0
@@ -121,11 +154,11 @@ class Reader:
         return taken
 
     def _unanswered(self, offset: int) -> list[Event]:
-        """Lookups that end because their time is over. The record of the question was counted as material."""
+        """Lookups that end because their time is over."""
         if self._names is None or self._names.deadline is None:
             return []
         events = self._names.expired(time.monotonic_ns(), offset)
-        self.material -= len(events)
+        self._lookups += len(events)
         return events
 
     def until_due(self, timeout: float | None) -> float | None:
@@ -144,15 +177,11 @@ class Reader:
         if count:
             self.lost_ring += count
             losses.append(self._lost(count, "ring", max(self._pages.column("lost_ring_at")), offset))
-        forgotten = sum(self._pages.column("lost_map"))
-        if forgotten > self.lost_map:
-            count, self.lost_map = forgotten - self.lost_map, forgotten
-            losses.append(self._lost(count, "map", max(self._pages.column("lost_map_at")), offset))
-        unseen = sum(self._pages.column("unseen"))
-        if unseen > self._unseen:
-            count, self._unseen = unseen - self._unseen, unseen
-            self.lost_probe += count
-            losses.append(self._lost(count, "probe", max(self._pages.column("unseen_at")), offset))
+        for where, column in _ELSEWHERE.items():
+            total = sum(self._pages.column(column))
+            if total > self._elsewhere[where]:
+                count, self._elsewhere[where] = total - self._elsewhere[where], total
+                losses.append(self._lost(count, where, max(self._pages.column(f"{column}_at")), offset))
         if time.monotonic() - self._misses_asked >= _MISSES_EVERY:
             losses.extend(self.missed(offset))
         return losses
@@ -174,7 +203,6 @@ class Reader:
         if misses <= self._missed:
             return []
         count, self._missed = misses - self._missed, misses
-        self.lost_probe += count
         return [self._lost(count, "probe", time.monotonic_ns(), offset)]
 
     def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:

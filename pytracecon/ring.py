@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytracecon._libbpf import Map
 
 _PAGE = mmap.PAGESIZE
-_COUNTER_WORDS = 8
+_COUNTER_WORDS = len(wire.COUNTERS)
 ROOM = 1 << 18
 """Bytes of records that one call takes at most."""
 
@@ -24,6 +24,8 @@ class Batch:
 
     data: memoryview
     records: int
+    names: int
+    """Of these, the records that serve names."""
     lost: int
     last: int
     """When the last of them was made, by the kernel's clock."""
@@ -59,7 +61,7 @@ class Ring:
         """Move what is ready out of the ring, up to `ROOM` bytes or the next loss."""
         batch = self._batch
         lib.ring_take(self._ring, self._pinned[2], ROOM, batch)
-        return Batch(self._view[: batch.bytes], batch.records, batch.lost, batch.last)
+        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.last)
 
     def unread(self) -> int:
         """Bytes in the ring, reserved ones too."""

@@ -49,24 +49,26 @@ T = TypeVar("T")
 class Stats:
     """Counts since the start; none ever falls.
 
-    `wanted` records were to be sent by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
-    Of the events made from them `handed` went to the user's code; `material` records made none (names were found in
-    them, or `host` left them out). `lost_map` connections did not fit into the
+    `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
+    `handed` went to the user's code, `lost` events among them, and `left_out` did not: a filter on names, which the
+    kernel side does not know, left them out. `lost_names` records from which names are learnt found the ring full, too:
+    some connections may lack a name, and lookups be missing. `lost_map` connections did not fit into the
     kernel's table, and `lost_probe` times the kernel passed a hook by.
     """
 
     wanted: int
     delivered: int
     handed: int
-    material: int
+    left_out: int
     lost_ring: int
     lost_map: int
+    lost_names: int
     lost_probe: int
 
     @property
     def lost(self) -> int:
         """Everything that is missing from the stream."""
-        return self.lost_ring + self.lost_map + self.lost_probe
+        return self.lost_ring + self.lost_map + self.lost_names + self.lost_probe
 
 
 class Tracer:
@@ -125,9 +127,10 @@ class Tracer:
             wanted=reader.wanted,
             delivered=reader.delivered,
             handed=self._handed,
-            material=reader.material,
+            left_out=reader.left_out,
             lost_ring=reader.lost_ring,
             lost_map=reader.lost_map,
+            lost_names=reader.lost_names,
             lost_probe=reader.lost_probe,
         )
 

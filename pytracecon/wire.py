@@ -131,6 +131,8 @@ COUNTERS: Final[tuple[Field, ...]] = (
     ("lost_ring_at", "Q"),
     ("lost_map", "Q"),
     ("lost_map_at", "Q"),
+    ("lost_names", "Q"),
+    ("lost_names_at", "Q"),
     ("unseen", "Q"),
     ("unseen_at", "Q"),
     ("ids", "Q"),

@@ -154,7 +154,13 @@ def names(probes: list[Probe]) -> str:
 
 def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:
     """The last line of a run."""
-    where = {"ring": stats.lost_ring, "map": stats.lost_map, "probe": stats.lost_probe, "output": output}
+    where = {
+        "ring": stats.lost_ring,
+        "map": stats.lost_map,
+        "names": stats.lost_names,
+        "probe": stats.lost_probe,
+        "output": output,
+    }
     parts = [f"{name} {count}" for name, count in where.items() if count]
     lost = f"{sum(where.values())} lost ({', '.join(parts)})" if parts else "none lost"
     return f"{events} event{'' if events == 1 else 's'} in {seconds:.1f} s, {lost}"

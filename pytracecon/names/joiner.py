@@ -64,6 +64,7 @@ class Joiner:
         self._server_names: OrderedDict[int, tuple[str, bytes]] = OrderedDict()
         self._hosts: OrderedDict[int, tuple[Host, bytes]] = OrderedDict()
         self._reverse: Reverse | None = None
+        self._told = 0
         self._swept = 0
         self._enough = _FEW
         if filters.reverse:
@@ -94,6 +95,16 @@ class Joiner:
 
     def take(self, part: Part, offset_ns: int) -> list[Event]:
         """The events that this record completes: at most a few, mostly none."""
+        events = self._taken(part, offset_ns)
+        self._told += len(events)
+        return events
+
+    def counted(self) -> int:
+        """How many lookups `take` gave since this was asked last."""
+        count, self._told = self._told, 0
+        return count
+
+    def _taken(self, part: Part, offset_ns: int) -> list[Event]:
         if part.time - self._swept > _SWEEP_EVERY:
             self._sweep(part.time)
         match part:
@@ -185,7 +196,7 @@ class Joiner:
             if answer.result == "ok" and answer.addresses and answer.asker is not None:
                 self._learn(answer, answer.asker)
             if self._tells and answer.wanted:
-                events.append(self._told(answer, offset_ns))
+                events.append(self._lookup_of(answer, offset_ns))
         return events
 
     def _learn(self, answer: Answered, asker: Asker) -> None:
@@ -194,14 +205,13 @@ class Joiner:
             return
         until = answer.time + max(1, answer.ttl or 0) * SECOND
         what = (asker.uid, answer.addresses, host, "dns", answer.time, until)
-        if not answer.within:  # the libc's own answer is told in a moment, under the name that it was asked for
+        if not answer.within:  # else the libc's own answer comes in a moment, under the name that it was asked for
             self._claims.learn(asker.process, *what)
-        if answer.ancestors:
             self._claims.learn_for_relatives(answer.ancestors, *what)
         if answer.by_server and not answer.behalf and asker.cgroup > _ROOT_CGROUP:
             self._claims.learn_for_cgroup(asker.cgroup, *what)
 
-    def _told(self, answer: Answered, offset_ns: int) -> Lookup:
+    def _lookup_of(self, answer: Answered, offset_ns: int) -> Lookup:
         lookup = _lookup(answer.asker, answer.time + offset_ns)
         lookup.name = answer.name
         lookup.type = answer.type

@@ -113,7 +113,7 @@ def test_sigterm_under_load_ends_with_a_whole_line_and_balanced_books(
     assert status == 0
     told = events(output.read_text().splitlines(keepends=True))
     losses = sum(event["count"] for event in told if event["event"] == "lost")
-    wanted, delivered, lost = numbers_of(said, "records wanted = ")
+    wanted, delivered, lost = numbers_of(said, "events wanted = ")
     assert wanted == delivered + lost
     assert lost == losses
     assert delivered == sum(event["event"] != "lost" for event in told)

@@ -386,8 +386,8 @@ def test_the_first_line_says_where_names_come_from(attached: set[str], said: str
     assert names([Probe(need, "tracepoint", "a program", attached=True) for need in attached]) == said
 
 
-NOTHING_LOST = Stats(wanted=9, delivered=9, handed=9, material=0, lost_ring=0, lost_map=0, lost_probe=0)
-SOME_LOST = Stats(wanted=29, delivered=12, handed=11, material=3, lost_ring=17, lost_map=2, lost_probe=1)
+NOTHING_LOST = Stats(wanted=9, delivered=9, handed=9, left_out=0, lost_ring=0, lost_map=0, lost_names=0, lost_probe=0)
+SOME_LOST = Stats(wanted=29, delivered=12, handed=11, left_out=3, lost_ring=17, lost_map=2, lost_names=0, lost_probe=1)
 
 
 def test_the_last_line_tells_totals_and_losses() -> None:
@@ -399,9 +399,9 @@ def test_the_last_line_tells_totals_and_losses() -> None:
 
 def test_the_sums_come_out() -> None:
     assert identity(NOTHING_LOST, 9, output=0, unread=0, left_out=0) == (
-        "9 records wanted = 9 delivered + 0 lost in the ring; 9 events handed over = 9 written"
+        "9 events wanted = 9 delivered + 0 lost in the ring; 9 events handed over = 9 written"
     )
     assert identity(SOME_LOST, 4, output=4, unread=2, left_out=1) == (
-        "29 records wanted = 12 delivered + 17 lost in the ring; 3 of these made no event; "
+        "29 events wanted = 12 delivered (3 left out by their name) + 17 lost in the ring; "
         "11 events handed over = 4 written + 4 lost by the output + 2 after the reader left + 1 not shown"
     )
