@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pytracecon.libcs.elf import Elf, NotALibc
 from pytracecon.libcs.files import Status, identity, inside, place, status
 from pytracecon.libcs.libc import Libc
-from pytracecon.libcs.places import Mapped, default_places, mapped, place_by_interpreter
+from pytracecon.libcs.places import Mapped, default_places, mapped, place_by_interpreter, slow_devices
 from pytracecon.libcs.register import Register, logger
 from pytracecon.text import decode
 
@@ -41,7 +41,8 @@ class Finder:
     def __init__(self, patience: float = 0.05) -> None:
         """`patience` is how many seconds one search of the host may take."""
         self.hidden = 0
-        """Looks at a process that were not allowed."""
+        """Looks at a process that were not allowed, or failed."""
+        self._hindrances: set[int | None] = set()
         self._patience = patience
         self._home = _namespace("self")
         self._register = Register(self._home)
@@ -94,10 +95,11 @@ class Finder:
         with self._telling() as found, self._as_it_may_end():
             namespace = _namespace(pid)
             with self._root(pid, namespace) as (root, prefix, _):
-                self._look_at_defaults(root, namespace, prefix)
-                interpreter = _interpreter(pid)
-                if interpreter is not None:
-                    self._look_inside(root, place_by_interpreter(interpreter), namespace, prefix)
+                if self._may_look_around(pid, namespace, prefix):
+                    self._look_at_defaults(root, namespace, prefix)
+                    interpreter = _interpreter(pid)
+                    if interpreter is not None:
+                        self._look_inside(root, place_by_interpreter(interpreter), namespace, prefix)
         return found
 
     def mapped_by(self, pid: int) -> list[Libc]:
@@ -129,10 +131,19 @@ class Finder:
         with self._root(pid, namespace) as (root, prefix, at):
             here = namespace, at.device, at.inode
             if here not in self._roots:
-                self._look_at_defaults(root, namespace, prefix)
+                if self._may_look_around(pid, namespace, prefix):
+                    self._look_at_defaults(root, namespace, prefix)
                 self._roots.add(here)
         self._look_at_maps(pid, namespace)
         self._seen.add(program)
+
+    def _may_look_around(self, pid: int, namespace: str, prefix: str) -> bool:
+        """Not where a path may lead to a file system that does not answer."""
+        if namespace == self._home or not slow_devices(pid):
+            return True
+        why = "only what is in use is traced there: FUSE, or a network file system, is mounted, which may not answer"
+        self._register.refuse(namespace, prefix, why)
+        return False
 
     def _look_at_defaults(self, root: int, namespace: str, prefix: str) -> None:
         for path in default_places():
@@ -140,29 +151,31 @@ class Finder:
 
     def _look_inside(self, root: int, path: bytes, namespace: str, prefix: str) -> None:
         shown = prefix + decode(path)
-        try:
-            with inside(root, path) as descriptor:
-                self._take(descriptor, shown, namespace)
-        except _ABSENT:
-            return
-        except OSError as error:
-            self._register.refuse((namespace, path), shown, f"it cannot be opened: {error.strerror}")
+        with self._as_it_may_fail((namespace, path), shown), inside(root, path) as descriptor:
+            self._take(descriptor, shown, namespace)
 
     def _look_at_maps(self, pid: int, namespace: str) -> None:
         for each in mapped(pid)[:MOST_OF_A_PROCESS]:
             if self._register.knows(each.device, each.inode, namespace):
                 continue
-            shown = decode(each.path) if namespace == self._home else f"/proc/{pid}/root{decode(each.path)}"
-            try:
-                with place(f"/proc/{pid}/map_files/{each.range}") as descriptor:
-                    self._take(descriptor, shown, namespace)
-            except _ENDED:
+            # The kernel tells paths as we would see them, or from the top of the namespace if we cannot.
+            top = os.fsencode(os.readlink(f"/proc/{pid}/root")).rstrip(b"/")  # noqa: PTH115 - or what is not UTF-8
+            path = each.path.removeprefix(top) if each.path.startswith(top + b"/") else each.path
+            shown = decode(each.path) if namespace == self._home else f"/proc/{pid}/root{decode(path)}"
+            if namespace != self._home and each.device in slow_devices(pid):
+                self._register.refuse(
+                    (each.device, each.inode), shown, "it lies where nobody may answer (FUSE, network)"
+                )
                 continue
-            except PermissionError:  # needs CAP_CHECKPOINT_RESTORE; before Linux 5.9, CAP_SYS_ADMIN
-                self._look_by_path(pid, each, namespace, shown)
+            with self._as_it_may_fail((each.device, each.inode), shown):
+                try:
+                    with place(f"/proc/{pid}/map_files/{each.range}") as descriptor:
+                        self._take(descriptor, shown, namespace)
+                except PermissionError:  # needs CAP_CHECKPOINT_RESTORE; before Linux 5.9, CAP_SYS_ADMIN
+                    self._look_by_path(pid, path, each, namespace, shown)
 
-    def _look_by_path(self, pid: int, each: Mapped, namespace: str, shown: str) -> None:
-        with suppress(*_ABSENT), place(f"/proc/{pid}/root") as root, inside(root, each.path) as descriptor:
+    def _look_by_path(self, pid: int, path: bytes, each: Mapped, namespace: str, shown: str) -> None:
+        with suppress(*_ABSENT), place(f"/proc/{pid}/root") as root, inside(root, path) as descriptor:
             if not each.deleted and status(at=descriptor).inode == each.inode:
                 self._take(descriptor, shown, namespace)
                 return
@@ -187,20 +200,29 @@ class Finder:
             raise
 
     @contextmanager
+    def _as_it_may_fail(self, file: object, shown: str) -> Iterator[None]:
+        """A file may not be there, or not open."""
+        try:
+            yield
+        except (*_ABSENT, *_ENDED):
+            return
+        except OSError as error:
+            self._register.refuse((file, error.errno), shown, f"it cannot be opened: {error.strerror}")
+
+    @contextmanager
     def _as_it_may_end(self) -> Iterator[None]:
-        """A process may end at any moment; and not each may be looked at."""
+        """A process may end at any moment; not each may be looked at; the file system of its program may be dead."""
         try:
             yield
         except _ENDED:
             return
-        except PermissionError as error:
-            if not self.hidden:
-                logger.warning(
-                    "%s: not allowed (CAP_SYS_PTRACE is missing, or a security module forbids it); "
-                    "the C library of such a process may be missed",
-                    error.filename,
-                )
+        except OSError as error:
             self.hidden += 1
+            if error.errno not in self._hindrances:
+                self._hindrances.add(error.errno)
+                hint = " (CAP_SYS_PTRACE is missing, or a security module forbids it)"
+                why = f"{error.strerror}{hint if isinstance(error, PermissionError) else ''}"
+                logger.warning("%s: %s; the C libraries of such processes may be missed", error.filename, why)
 
     @contextmanager
     def _root(self, pid: int, namespace: str) -> Iterator[tuple[int, str, Status]]:

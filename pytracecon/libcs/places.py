@@ -6,10 +6,10 @@ import os
 import re
 from typing import NamedTuple
 
-__all__ = ["LARGEST_MAPS", "Mapped", "default_places", "mapped", "place_by_interpreter"]
+__all__ = ["LARGEST_TEXT", "Mapped", "default_places", "mapped", "place_by_interpreter", "slow_devices"]
 
-LARGEST_MAPS = 4 << 20
-"""Of a process with more mappings than fit into so many bytes of text (some 40,000), those at the end are not seen."""
+LARGEST_TEXT = 4 << 20
+"""So many bytes are read of what /proc tells of one process: some 40,000 mappings. Those at the end are not seen."""
 
 _TUPLE, _MUSL = {"aarch64": ("aarch64-linux-gnu", "aarch64")}.get(os.uname().machine, ("x86_64-linux-gnu", "x86_64"))
 # Debian's; Fedora's and SUSE's; Arch's and Void's; each also where /lib is no link into /usr; and Alpine's.
@@ -23,6 +23,9 @@ _MAPPED = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) ..x. [0-9a-f]+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) +"
     rb"(/(?:.*/)?(?:" + _NAMES + rb"))( \(deleted\))?$",
     re.MULTILINE,
+)
+_SLOW = re.compile(
+    rb"^\d+ \d+ (\d+):(\d+) .* - (?:fuse|nfs|cifs|smb|9p|ceph|afs|coda|orangefs|virtiofs)\S* ", re.MULTILINE
 )
 
 
@@ -52,18 +55,34 @@ def place_by_interpreter(interpreter: bytes) -> bytes:
 def mapped(pid: int) -> list[Mapped]:
     """What a process has mapped, each file once."""
     found: dict[tuple[int, int], Mapped] = {}
-    for start, end, major, minor, inode, path, deleted in _MAPPED.findall(_maps(pid)):
+    for start, end, major, minor, inode, path, deleted in _MAPPED.findall(_text(f"/proc/{pid}/maps")):
         device = os.makedev(int(major, 16), int(minor, 16))
         span = f"{int(start, 16):x}-{int(end, 16):x}"
         found.setdefault((device, int(inode)), Mapped(span, device, int(inode), path, bool(deleted)))
     return list(found.values())
 
 
-def _maps(pid: int) -> bytes:
-    descriptor = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+def slow_devices(pid: int) -> frozenset[int]:
+    """Of the file systems in a process's mount namespace, and not in ours, those that somebody must answer for.
+
+    Whoever mounts such a one, and does not answer, keeps all waiting who look into it. Unprivileged users cannot: the
+    kernel denies others their FUSE mounts.
+    """
+    theirs = _slow_devices(f"/proc/{pid}/mountinfo")
+    return theirs - _slow_devices("/proc/self/mountinfo") if theirs else theirs
+
+
+def _slow_devices(path: str) -> frozenset[int]:
+    text = _text(path)
+    unseen = {-1} if len(text) >= LARGEST_TEXT else set()
+    return frozenset(unseen.union(os.makedev(int(major), int(minor)) for major, minor in _SLOW.findall(text)))
+
+
+def _text(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pieces: list[bytes] = []
-        left = LARGEST_MAPS
+        left = LARGEST_TEXT
         while left > 0 and (piece := os.read(descriptor, left)):  # the kernel gives some 4 KiB at a time
             pieces.append(piece)
             left -= len(piece)

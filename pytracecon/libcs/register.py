@@ -68,7 +68,10 @@ class Register:
         return known is not None
 
     def take(self, descriptor: int, shown: str, namespace: str) -> Libc | None:
-        """The library behind the descriptor of a place, unless it is known as it is, or refused."""
+        """The library behind the descriptor of a place, unless it is known as it is, or refused.
+
+        What cannot be read now is an OSError, and can be tried again.
+        """
         now = status(at=descriptor)
         known = self._known.get((now.device, now.inode))
         same = known if known is not None and known.unchanged(now) else None
@@ -80,6 +83,7 @@ class Register:
         file = now.device, now.inode, now.changed
         if file in self._refusals or (file, namespace) in self._refusals:
             return None
+        stacked = is_stacked(descriptor)
         try:
             libc = self._opened(descriptor, shown, now, namespace)
         except _NoRoom as error:
@@ -88,7 +92,7 @@ class Register:
         except NotALibc as error:
             self.refuse(file, shown, str(error))
             return None
-        self._remember(now, is_stacked(libc.descriptor), namespace)
+        self._remember(now, stacked, namespace)
         return libc
 
     def refuse(self, file: object, shown: str, why: str, *, final: bool = True) -> None:
@@ -117,15 +121,9 @@ class Register:
         if not stat.S_ISREG(now.mode):
             raise NotALibc("it is no regular file")
         self._find_room(namespace)
-        try:
-            descriptor = readable(place)
-        except OSError as error:
-            raise NotALibc(f"it cannot be opened: {error.strerror}") from error
+        descriptor = readable(place)
         try:
             flavour, offsets = recognise(descriptor)
-        except OSError as error:
-            os.close(descriptor)
-            raise NotALibc(f"it cannot be read: {error.strerror}") from error
         except BaseException:
             os.close(descriptor)
             raise
