@@ -274,11 +274,12 @@ static __always_inline __u32 hello_end(struct __sk_buff *skb, __u32 from, __u32 
 	struct tls_start start = {};
 	__u32 end;
 
-	if (size < 3 || bpf_skb_load_bytes(skb, from, &start, 3) || start.type != 22 || start.major != 3)
+	if (bpf_skb_load_bytes(skb, from, &start, 1) || start.type != 22)
 		return 0;
+	/* Cut that short, the rest comes in later segments. */
 	if (size < sizeof(start) || bpf_skb_load_bytes(skb, from, &start, sizeof(start)))
 		return HELLO_LARGEST;
-	if (start.handshake != 1)
+	if (start.major != 3 || start.handshake != 1)
 		return 0;
 	end = sizeof(start) + ((__u32)start.size[0] << 16 | start.size[1] << 8 | start.size[2]);
 	return end < HELLO_LARGEST ? end : HELLO_LARGEST;

@@ -133,7 +133,7 @@ class Lookup(Event):
     """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
 
     `addresses` are those of the answer, in its order. `server` and `type` (A, AAAA…) are known of packets; `within`
-    names the libc's function inside which these were sent. `partial`: there was more than is told.
+    (`libc`): these were sent inside a call of a libc's resolver, which is told by itself. `partial`: there was more than is told.
     """
 
     event: ClassVar[str] = "lookup"
