@@ -200,6 +200,13 @@ def test_the_extended_result_code_is_found_behind_other_records() -> None:
     assert (message.rcode, message.addresses) == ("BADVERS", ())
 
 
+def test_what_only_looks_like_edns_changes_no_result() -> None:
+    fake = record(b"\0", 41, b"", ttl=1 << 24)
+    assert parse(by_hand(WWW, fake, GOOD, counts=(1, 0, 1, 1))).rcode == "NOERROR"
+    assert parse(by_hand(WWW, fake, counts=(1, 1, 0, 0))).rcode == "NOERROR"
+    assert parse(by_hand(WWW, fake, counts=(1, 0, 0, 1))).rcode == "BADVERS"
+
+
 def test_a_truncated_answer_gives_what_it_has() -> None:
     wire = answer("www.example.com. 300 A 192.0.2.1", "www.example.com. 300 A 192.0.2.2", flags=dns.flags.TC)
     assert parse(wire).truncated

@@ -153,7 +153,7 @@ class _Reader:
         ttls = []
         for _ in range(MOST_ALIASES):
             alias = self.aliases.get(name) or (self.alias_of_subtree(name) if self.subtrees else None)
-            if alias is None or alias[0] in path:
+            if alias is None:
                 break
             name, ttl = alias
             path.add(name)

@@ -12,8 +12,6 @@ __all__ = ["Malformed", "behind", "read", "text"]
 
 LONGEST = 254
 """RFC 1035's 255 bytes without the root's zero."""
-MOST_POINTERS = 127
-"""A name has at most as many labels; no pointer needs to lead to a pointer."""
 _HEADER = 12
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -58,7 +56,7 @@ def read(wire: bytes, at: int, known: dict[int, bytes]) -> tuple[bytes, int]:
             runs.append(name)
             start = at
             break
-        if not _HEADER <= target < start or len(met) == MOST_POINTERS:
+        if not _HEADER <= target < start:
             raise Malformed(f"the name at {first} points to nothing before it")
         met.append((target, length))
         at = start = target

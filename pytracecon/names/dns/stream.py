@@ -49,9 +49,19 @@ class _Run:
         self.framed = False
         self.undecided = True
 
-    def goes_on_with(self, other: _Run) -> bool:
+    def settle(self, *, sent: bool) -> None:
+        """Find out whether it begins with a message, if that can be told by now."""
+        if self.undecided:
+            begins = _begins(self.kept, sent=sent)
+            self.undecided = begins is None
+            self.framed = begins is True
+
+    def goes_on_with(self, other: _Run, *, sent: bool) -> bool:
         """`other` begins where this ends. A run that begins in the middle of a message waits for what precedes it."""
-        return self.framed or (self.undecided and not other.framed)
+        if self.framed:
+            return True
+        other.settle(sent=sent)
+        return self.undecided and not other.framed
 
     def append(self, other: _Run) -> int:
         """Returns how many bytes were kept for nothing."""
@@ -65,14 +75,9 @@ class _Run:
         return dropped
 
     def messages(self, *, sent: bool) -> list[bytes]:
+        self.settle(sent=sent)
         if not self.framed:
-            if not self.undecided:
-                return []
-            begins = _begins(self.kept, sent=sent)
-            self.undecided = begins is None
-            self.framed = begins is True
-            if not begins:
-                return []
+            return []
         kept, at, found = self.kept, 0, []
         while len(kept) - at >= 2:
             end = at + 2 + (kept[at] << 8 | kept[at + 1])
@@ -128,8 +133,8 @@ class Stream:
         for run in self.runs:
             if run.end > at:
                 if run.begin > at and end > at:
-                    new.append(_Run(at, data[at - begin : min(run.begin, end) - begin]))
-                at = max(at, run.end)
+                    new.append(_Run(at, data[at - begin : run.begin - begin]))
+                at = run.end
         if end > at:
             new.append(_Run(at, data[at - begin :]))
         if new:
@@ -141,7 +146,7 @@ class Stream:
         joined: list[_Run] = []
         for run in self.runs:
             last = joined[-1] if joined else None
-            if last is not None and last.end == run.begin and last.goes_on_with(run):
+            if last is not None and last.end == run.begin and last.goes_on_with(run, sent=self.sent):
                 self.dropped += last.append(run)
             else:
                 joined.append(run)
