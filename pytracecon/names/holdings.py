@@ -28,7 +28,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many claims are kept, a name for an address being one."""
+    """How many claims are kept, a name for an address being one: some 0.4 KiB each, so 50 MB when all is full."""
 
     process: int = 4_096
     uid: int = 32_768

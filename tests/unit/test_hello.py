@@ -187,6 +187,12 @@ def test_a_hello_as_large_as_those_with_post_quantum_keys_is_read() -> None:
     assert names_of(*((at, flight[at : at + 1_400]) for at in range(0, len(flight), 1_400))) == [HOST]
 
 
+def test_a_hello_larger_than_any_client_sends_is_not_read() -> None:
+    padding = extension(21, bytes(20_000))
+    assert server_name(hello(named(HOST.encode()), padding)) == HOST
+    assert names_of((0, records(hello(named(HOST.encode()), padding), 1 << 14))) == []
+
+
 def test_what_follows_the_hello_does_not_matter() -> None:
     assert names_of((0, FLIGHT + b"\x17\x03\x03\x00\x05early")) == [HOST]
 
@@ -238,7 +244,7 @@ def test_a_hello_that_contradicts_itself_has_no_name(message: bytes) -> None:
         b"\x16\x03\x01\x40\x01" + FLIGHT[5:],
         b"\x80\x2e\x01\x00\x02",
         records(handshake(FLIGHT)[:50], 50) + b"\x14\x03\x01\x00\x01\x01" + records(handshake(FLIGHT)[50:], 500),
-        records(b"\2" + handshake(FLIGHT)[1:], 500),
+        records(b"\2" + handshake(FLIGHT)[1:], 500)[:50],
     ],
 )
 def test_what_is_no_hello_is_given_up_at_once(flight: bytes) -> None:
@@ -301,11 +307,15 @@ def test_parts_of_a_stream_whose_beginning_never_comes_are_given_up(size: int) -
 
 def test_unfinished_hellos_are_bounded_and_those_that_had_to_go_are_counted() -> None:
     servers = ServerNames()
-    for conn in range(_CONNECTIONS + 10):
+    for conn in range(_CONNECTIONS):
+        servers.take(part(conn, 0, FLIGHT[:100]))
+    servers.take(part(0, 100, FLIGHT[100:200]))
+    for conn in range(_CONNECTIONS, _CONNECTIONS + 10):
         servers.take(part(conn, 0, FLIGHT[:100]))
     assert servers.evicted == 10
-    assert servers.take(part(9, 100, FLIGHT[100:])) is None
-    assert servers.take(part(11, 100, FLIGHT[100:])) == HOST
+    assert servers.take(part(0, 200, FLIGHT[200:])) == HOST
+    assert servers.take(part(20, 100, FLIGHT[100:])) == HOST
+    assert servers.take(part(10, 100, FLIGHT[100:])) is None
 
 
 def test_unfinished_hellos_are_bounded_in_bytes() -> None:

@@ -154,28 +154,33 @@ def test_while_a_resolver_hangs_questions_are_dropped_and_counted_and_nobody_wai
     assert sorted(resolver.asked) == [address(number) for number in range(module._THREADS + module._QUEUE)]
 
 
-def test_names_are_bounded_and_the_oldest_go_first(reverse: Reverse, resolver: Resolver) -> None:
-    resolver.names = {address(number): f"{number}.example" for number in range(module._KNOWN + 10)}
+def test_names_are_bounded_and_those_asked_for_longest_ago_go_first(
+    reverse: Reverse, resolver: Resolver, clock: Clock
+) -> None:
+    last = module._KNOWN + 8
+    resolver.names = {address(number): f"{number}.example" for number in range(last + 1)}
     for number in range(10):
         ask_and_wait(reverse, address(number))
-    for start in range(10, module._KNOWN + 10, module._QUEUE):
-        ask_and_wait(reverse, *(address(number) for number in range(start, start + module._QUEUE)))
-    assert len(reverse._known) == module._KNOWN
-    assert [reverse.name_of(address(number)) for number in range(10)] == [None] * 10
-    assert all(reverse.name_of(address(number)) for number in range(10, module._KNOWN + 10))
+    clock.now += 600
+    ask_and_wait(reverse, address(0))
+    for start in range(10, last + 1, module._QUEUE):
+        ask_and_wait(reverse, *map(address, range(start, min(start + module._QUEUE, last + 1))))
     assert reverse.dropped == 0
+    assert sorted(reverse._known) == [address(number) for number in (0, *range(10, last + 1))]
+    assert len(reverse._known) == module._KNOWN
+    assert reverse.name_of(address(0)) == "0.example"
 
 
 def test_no_thread_runs_before_the_first_question_nor_after_the_end(resolver: Resolver) -> None:
-    before = workers()
+    wait_until(lambda: not workers())
     reverse = Reverse(resolver)
     reverse.name_of(address(1))
-    assert workers() == before
+    assert workers() == []
     ask_and_wait(reverse, address(1))
-    assert len(workers()) == len(before) + module._THREADS
+    assert len(workers()) == module._THREADS
     reverse.close()
     reverse.close()
-    wait_until(lambda: len(workers()) <= len(before))
+    wait_until(lambda: not workers())
 
 
 def test_closing_waits_for_no_resolver_and_what_it_says_later_is_nothing(resolver: Resolver) -> None:
@@ -186,6 +191,7 @@ def test_closing_waits_for_no_resolver_and_what_it_says_later_is_nothing(resolve
     wait_until(lambda: len(resolver.asked) == module._THREADS)
     reverse.close()
     reverse.ask(address(99))
+    assert not reverse._queue
     assert not resolver.may_answer.is_set()
     resolver.may_answer.set()
     wait_until(lambda: not workers())
