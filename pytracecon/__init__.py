@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Event,
         Existing,
         Failed,
+        Lookup,
         Lost,
     )
     from pytracecon.json_lines import JsonBatch
@@ -44,6 +45,7 @@ __all__ = [
     "Existing",
     "Failed",
     "JsonBatch",
+    "Lookup",
     "Lost",
     "Probe",
     "PytraceconError",

@@ -1,8 +1,8 @@
 """Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C, and the way from records to JSON lines.
 
 Python has no acquire and release ordering, and on arm64 a ring cannot be read without. The records are copied out as
-they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's. `confined.c` is the child in
-which uretprobes are tried: between fork() and exit no Python may run.
+they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's. `confined.c` is
+the child in which uretprobes are tried: between fork() and exit no Python may run.
 """
 
 from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -210,7 +210,7 @@ def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = Non
     `names` takes the records that are no events, and gives what they make; and tells connections' hosts.
     """
     events: list[Event] = []
-    named: frozenset[bytes] | set[bytes] = frozenset() if names is None else names.addresses
+    named: Container[bytes] = () if names is None else names.addresses
     at, end = 0, len(batch)
     while at < end:
         kind = batch[at + wire.KIND_OFFSET]

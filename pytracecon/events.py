@@ -11,7 +11,18 @@ from typing import ClassVar
 
 from pytracecon.clock import rfc3339
 
-__all__ = ["Accept", "Close", "Connect", "ConnectionEvent", "Established", "Event", "Existing", "Failed", "Lookup", "Lost"]
+__all__ = [
+    "Accept",
+    "Close",
+    "Connect",
+    "ConnectionEvent",
+    "Established",
+    "Event",
+    "Existing",
+    "Failed",
+    "Lookup",
+    "Lost",
+]
 
 
 @dataclass(slots=True)
@@ -133,7 +144,8 @@ class Lookup(Event):
     """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
 
     `addresses` are those of the answer, in its order. `server` and `type` (A, AAAA…) are known of packets; `within`
-    (`libc`): these were sent inside a call of a libc's resolver, which is told by itself. `partial`: there was more than is told.
+    (`libc`): these were sent inside a call of a libc's resolver, which is told by itself. `partial`: there was more
+    than is told.
     """
 
     event: ClassVar[str] = "lookup"

@@ -48,7 +48,7 @@ def joined(batches: list[JsonBatch]) -> JsonBatch:
 class Json:
     """The form (see `reader`) of `--format json`."""
 
-    def __init__(self, names: Joiner | None, shown: Shown | None) -> None:
+    def __init__(self, names: Joiner | None = None, shown: Shown | None = None) -> None:
         # msgspec takes as long to import as all the rest, and whoever reads dataclasses has no use for it.
         from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
 

@@ -65,7 +65,7 @@ class Form(Protocol[T]):
 class Events:
     """Each event as its dataclass."""
 
-    def __init__(self, names: Joiner | None, shown: Shown | None) -> None:
+    def __init__(self, names: Joiner | None = None, shown: Shown | None = None) -> None:
         self._names = names
         self._shown = shown
 

@@ -74,10 +74,11 @@ class Stats:
 class Tracer:
     """Follows every TCP connection that the keywords let through. All of them are checked before anything is loaded.
 
-    Keywords: `events` (names, default: connect, established, failed, accept, close, lookup), `pid` with `children`, `uid`,
-    `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction` ("out" or
-    "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False: none),
-    `reverse` (True: ask for PTR records), `host` (patterns of names, applied here), `ring_size`, `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
+    Keywords: `events` (names, default: connect, established, failed, accept, close, lookup), `pid` with `children`,
+    `uid`, `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction`
+    ("out" or "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False:
+    none), `reverse` (True: ask for PTR records), `host` (patterns of names, applied here), `ring_size`,
+    `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
     several; several conditions must all hold.
     """
 
@@ -239,7 +240,7 @@ class Tracer:
 
 
 def _shown(filters: Filters) -> Shown | None:
-    """What of the kernel's events the user wants: it does not know names, and tells more than is wanted for their sake."""
+    """What the user wants of the kernel side's events: it knows no names, and tells more for their sake."""
     untold = settings.delivered(filters) - filters.events
     fits = hosts.matcher(filters.hosts) if filters.hosts else None
     if not untold and fits is None:

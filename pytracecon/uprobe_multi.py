@@ -93,9 +93,7 @@ class MultiLink:
         )
         libc = ctypes.CDLL(None, use_errno=True)
         number = _SYSTEM_CALL[platform.machine()]
-        self._fd: int = libc.syscall(
-            number, _BPF_LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes) - 4
-        )
+        self._fd: int = libc.syscall(number, _BPF_LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes) - 4)
         if self._fd < 0:
             code = ctypes.get_errno()
             known = "the kernel knows no such links (Linux 6.6 does)" if code == errno.EINVAL else os.strerror(code)

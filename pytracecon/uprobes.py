@@ -8,7 +8,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytracecon import wire
 from pytracecon._ring import lib
@@ -74,7 +74,7 @@ class _Single:
     """
 
     at_return = "resolver_return"
-    _needed = {
+    _needed: ClassVar = {
         "glibc": ("getaddrinfo", "gethostbyname_r", "gethostbyname2_r"),
         "musl": ("getaddrinfo", "gethostbyname2_r"),
     }

@@ -5,6 +5,7 @@ Everything comes in the ring's order, so what a process was told before it conne
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
@@ -195,9 +196,14 @@ class Joiner:
         for answer in answers:
             if answer.result == "ok" and answer.addresses and answer.asker is not None:
                 self._learn(answer, answer.asker)
-            if self._tells and answer.wanted:
+            if self._tells and answer.wanted and not self._is_ours(answer):
                 events.append(self._lookup_of(answer, offset_ns))
         return events
+
+    def _is_ours(self, answer: Answered) -> bool:
+        """Asked for --reverse, by ourselves."""
+        ours = answer.asker is not None and answer.asker.process.pid == os.getpid()
+        return ours and self._reverse is not None and answer.type == "PTR"
 
     def _learn(self, answer: Answered, asker: Asker) -> None:
         host = host_of(answer.name)

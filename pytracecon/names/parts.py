@@ -16,7 +16,7 @@ Part = LibcPart | MessagePart | HelloPart | ProgramStarted
 _ASKER = wire.layout(wire.ASKER)
 
 
-def _from(name: str) -> tuple[tuple[wire.Field, ...], ...]:
+def _from(name: str) -> tuple[wire.Field, ...]:
     """What lies behind the asker in such a record, the asker in one piece."""
     fields = wire.NAME_RECORDS[name]
     return (("time", "Q"), ("lost to words", "8x"), ("asker", f"{_ASKER.size}s"), *fields[len(wire.ASKER) :])

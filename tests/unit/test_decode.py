@@ -22,6 +22,7 @@ CONN: dict[str, Any] = {
     "id": 0x00003FA2C18E0007,
     "subflow_of": 0,
     "cgroup": 4711,
+    "born": 77,
     "netns": 4026531840,
     "pid": 1234,
     "tid": 1234,
@@ -44,6 +45,7 @@ TAILS: dict[str, dict[str, Any]] = {
     "accept": {"wait": 20_000},
     "close": {
         "duration": 1_100_000_000,
+        "handshake": 12_310_000,
         "tx_bytes": 78,
         "tx_acked": 70,
         "rx_bytes": 1206,

@@ -303,6 +303,16 @@ def test_the_largest_name_is_compressed_label_by_label() -> None:
     assert parse(by_hand(wire, *records)).malformed
 
 
+def test_of_pointers_that_lead_to_pointers_127_are_followed() -> None:
+    begin = 12 + len(WWW) + 4 + 11
+    chain = TO_QUESTION + b"".join(struct.pack("!H", 0xC000 | begin + at * 2) for at in range(126))
+    for at, malformed in ((125, False), (126, True)):
+        owner = struct.pack("!H", 0xC000 | begin + at * 2)
+        message = parse(by_hand(WWW, record(b"\0", 16, chain), record(owner, 1, b"\xc0\0\2\1")))
+        assert message.malformed == malformed
+        assert message.addresses == (() if malformed else packed("192.0.2.1"))
+
+
 class Counted(bytes):
     """Knows how often it was looked at."""
 

@@ -93,11 +93,11 @@ def by_python(batch: bytes, offset: int) -> bytes:
 @given(st.lists(RECORD, min_size=1, max_size=4), st.sampled_from([NOW, NOW + 999_999_999, 0, -1000]))
 def test_both_write_the_same_bytes(batch: list[bytes], offset: int) -> None:
     data = b"".join(batch)
-    made, last = JSON.records(memoryview(data), offset)
+    made, counts = JSON.records(memoryview(data), offset)
     both = joined(made)
     assert both.data == by_python(data, offset)
     assert (both.events, both.losses) == (len(batch), 0)
-    assert last == wire.time_of(batch[-1])
+    assert counts == (0, 0)
 
 
 @given(st.lists(st.sampled_from([b"curl", b'"', b"\\", b"\x1b[", b"\xff", b"\x7f", "ü".encode(), b""]), max_size=12))
@@ -141,9 +141,8 @@ def test_every_error_is_the_same() -> None:
 
 def test_a_time_that_c_cannot_count_is_python_s() -> None:
     batch = b"".join(plain("connect", time=time) for time in (2**63, 1, 2**64 - 1))
-    made, last = JSON.records(memoryview(batch), NOW)
+    made, _ = JSON.records(memoryview(batch), NOW)
     assert joined(made).data == by_python(batch, NOW)
-    assert last == 2**64 - 1
 
 
 @pytest.mark.parametrize("kind", wire.KINDS)

@@ -24,7 +24,21 @@ def told(filters: Filters, **choice: Any) -> dict[str, int]:
 def test_nothing_asked_means_everything_wanted() -> None:
     said = told(Filters())
     assert (said["filters"], said["family"], said["direction"], said["min_latency"]) == (0, 0, 0, 0)
-    assert said["kinds"] == sum(1 << wire.KINDS[name] for name in Filters().events)
+    assert said["kinds"] == sum(1 << wire.KINDS[name] for name in Filters().events - {"lookup"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names", "made"),
+    [
+        ({"close"}, True, {"close", "connect"}),
+        ({"close", "lookup"}, True, {"close", "connect"}),
+        ({"close", "established"}, True, {"close", "established"}),
+        ({"close"}, False, {"close"}),
+        ({"accept", "lookup"}, True, {"accept"}),
+    ],
+)
+def test_a_name_is_looked_for_when_the_connection_begins(wanted: set[str], names: bool, made: set[str]) -> None:
+    assert settings.delivered(Filters(events=frozenset(wanted), names=names)) == made
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,12 @@ def test_a_record_is_laid_out_as_python_reads_it(types: Types, name: str) -> Non
     assert wire.layout(wire.HEADER, wire.CONN, wire.RECORDS[name]).size == types.struct(name)["size"]
 
 
+@pytest.mark.parametrize("name", wire.NAME_RECORDS)
+def test_a_record_that_serves_names_is_laid_out_as_python_reads_it(types: Types, name: str) -> None:
+    assert believed(wire.HEADER, wire.NAME_RECORDS[name]) == types.members(name)
+    assert wire.layout(wire.HEADER, wire.NAME_RECORDS[name]).size == types.struct(name)["size"]
+
+
 @pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
 def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
     assert believed(fields) == types.members(name)
@@ -98,11 +104,14 @@ def test_the_offsets_that_the_walker_and_the_decoder_jump_to(types: Types) -> No
 
 
 def test_every_kind_has_its_number(types: Types) -> None:
-    assert types.enum("kind") == {f"KIND_{name.upper()}": number for name, number in wire.KINDS.items()}
+    assert types.enum("kind") == {
+        f"KIND_{name.upper()}": number for name, number in (wire.KINDS | wire.NAME_KINDS).items()
+    }
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix"), [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_")]
+    ("name", "prefix"),
+    [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_"), ("name_flags", "")],
 )
 def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> None:
     values = {full.removeprefix(prefix): value for full, value in types.enum(name).items()}
@@ -126,3 +135,10 @@ def test_every_number_has_its_word(types: Types, name: str, prefix: str, words: 
         expected = word if name == "tcp_states" else word.lower()
         assert table[value] == (None if expected == "unknown" and name != "direction" else expected)
     assert len(table) == max(types.enum(name).values()) + 1
+
+
+def test_the_functions_of_a_libc_have_their_numbers(types: Types) -> None:
+    numbers = {full.removeprefix("FUNCTION_").lower(): value for full, value in types.enum("resolver_function").items()}
+    assert numbers | {"gethostbyname2": numbers["gethostbyname"]} == wire.FUNCTIONS
+    resolvers = {full.removeprefix("RESOLVER_").lower(): value for full, value in types.enum("resolver").items()}
+    assert {word: at for at, word in enumerate(wire.RESOLVERS) if word} == resolvers

@@ -12,6 +12,8 @@ __all__ = ["Malformed", "behind", "read", "text"]
 
 LONGEST = 254
 """RFC 1035's 255 bytes without the root's zero."""
+MOST_POINTERS = 127
+"""One before each of its labels: no pointer needs to lead to a pointer."""
 _HEADER = 12
 _PLAIN = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -56,7 +58,7 @@ def read(wire: bytes, at: int, known: dict[int, bytes]) -> tuple[bytes, int]:
             runs.append(name)
             start = at
             break
-        if not _HEADER <= target < start:
+        if not _HEADER <= target < start or len(met) == MOST_POINTERS:
             raise Malformed(f"the name at {first} points to nothing before it")
         met.append((target, length))
         at = start = target
