@@ -305,8 +305,8 @@ def test_the_largest_name_is_compressed_label_by_label() -> None:
 
 def test_of_pointers_that_lead_to_pointers_127_are_followed() -> None:
     begin = 12 + len(WWW) + 4 + 11
-    chain = TO_QUESTION + b"".join(struct.pack("!H", 0xC000 | begin + at * 2) for at in range(126))
-    for at, malformed in ((125, False), (126, True)):
+    chain = TO_QUESTION + b"".join(struct.pack("!H", 0xC000 | begin + at * 2) for at in range(127))
+    for at, malformed in ((126, False), (127, True)):
         owner = struct.pack("!H", 0xC000 | begin + at * 2)
         message = parse(by_hand(WWW, record(b"\0", 16, chain), record(owner, 1, b"\xc0\0\2\1")))
         assert message.malformed == malformed
