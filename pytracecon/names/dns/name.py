@@ -98,6 +98,13 @@ def text(name: bytes) -> str:
         labels.append(name[begin:at])
     if not b"".join(labels).translate(None, _PLAIN):
         return b".".join(labels).decode("ascii")
+    shown = _shown()
+    return ".".join(["".join([shown[byte] for byte in label]) for label in labels])
+
+
+@lru_cache(maxsize=1)
+def _shown() -> tuple[str, ...]:
+    """Each byte as dnspython shows it: itself, behind a backslash, or as three digits behind one."""
     from dns.name import Name  # noqa: PLC0415 - 24 ms, and most hosts never ask for such a name
 
-    return str(Name((*labels, b"")).to_text(omit_final_dot=True))
+    return tuple(str(Name((bytes([byte]), b"")).to_text(omit_final_dot=True)) for byte in range(256))
