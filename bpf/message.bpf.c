@@ -126,6 +126,17 @@ static __always_inline void take_sender(struct message_event *event, struct sock
 		event->flags |= NAME_BY_SERVER;
 }
 
+/* How much was loaded: all, or nothing. 5.10 must see that the length is not 0, and learns nothing from `if (length)`. */
+static __always_inline __u32 load(struct __sk_buff *skb, __u32 from, void *to, __u32 length, const __u32 room)
+{
+	__u32 last = length - 1;
+
+	barrier_var(last);
+	if (last >= room || bpf_skb_load_bytes(skb, from, to, last + 1))
+		return 0;
+	return length;
+}
+
 /* One record of at most `room` bytes of payload: the kernel wants to know how much is reserved when it verifies. */
 static __always_inline void report_part(struct __sk_buff *skb, const struct message_event *head, __u32 from, __u32 at,
 					__u32 length, const __u32 room)
@@ -136,10 +147,7 @@ static __always_inline void report_part(struct __sk_buff *skb, const struct mess
 		return;
 	__builtin_memcpy(&event->asker, &head->asker, sizeof(*head) - sizeof(head->header));
 	event->at = at;
-	barrier_var(length);
-	if (!length || length > room || bpf_skb_load_bytes(skb, from + at, event + 1, length))
-		length = 0;
-	event->length = length;
+	event->length = load(skb, from + at, event + 1, length, room);
 	submit(event);
 }
 
@@ -256,10 +264,7 @@ static __always_inline void report_hello(struct __sk_buff *skb, const struct con
 	if (!event)
 		return;
 	event->at = at;
-	barrier_var(length);
-	if (!length || length > room || bpf_skb_load_bytes(skb, from, event + 1, length))
-		length = 0;
-	event->length = length;
+	event->length = load(skb, from, event + 1, length, room);
 	submit(event);
 }
 

@@ -133,6 +133,7 @@ class Reader:
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
+        now = time.monotonic_ns()  # whatever happened before is in the ring by now
         batch = self._ring.take()
         taken: list[T] = []
         if batch.lost:
@@ -148,16 +149,16 @@ class Reader:
             taken += made
         self.drained = self._ring.unread() == 0
         if self.drained:
-            taken += form.events(self._unanswered(offset) + self._late_losses(offset))
+            taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
             if self._libcs is not None:
                 self._libcs.look()
         return taken
 
-    def _unanswered(self, offset: int) -> list[Event]:
+    def _unanswered(self, now: int, offset: int) -> list[Event]:
         """Lookups that end because their time is over."""
         if self._names is None or self._names.deadline is None:
             return []
-        events = self._names.expired(time.monotonic_ns(), offset)
+        events = self._names.expired(now, offset)
         self._lookups += len(events)
         return events
 
