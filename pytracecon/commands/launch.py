@@ -26,8 +26,14 @@ def launch(
     what: str,
     table: Callable[[Sink], Output],
     shows: Callable[[Event], bool] | None,
+    every_format: bool = False,
+    interval: float | None = None,
 ) -> int:
-    """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written."""
+    """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
+
+    With `every_format` it is `table` that makes the output of each. One that sums up does so every `interval` seconds
+    too, not only at the end.
+    """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
     from pytracecon.outputs import sink  # noqa: PLC0415
@@ -45,15 +51,16 @@ def launch(
 
         return Session(
             keywords,
-            _output(options.format, target, table),
+            table(target) if every_format else _output(options.format, target, table),
             target,
             what=what,
             shows=shows,
             count=count,
             duration=duration,
+            interval=interval,
             fail_on_loss=options.fail_on_loss,
             verbose=options.verbose,
-            json=options.format == "json",
+            json=options.format == "json" and not every_format,
         ).run(signals)
     finally:
         target.close()

@@ -10,7 +10,7 @@ from typing import Any
 from pytracecon.commands.console import say
 from pytracecon.commands.signals import Signals
 from pytracecon.events import Event, Lost
-from pytracecon.outputs import Output
+from pytracecon.outputs import Output, Summary
 from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink
 from pytracecon.probes import Probe
 from pytracecon.tracer import Stats, Tracer
@@ -24,7 +24,10 @@ _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pi
 
 @dataclass(slots=True)
 class Session:
-    """`shows` chooses the events that are written; `count` and `duration` (seconds) end the run."""
+    """`shows` chooses the events that are written; `count` and `duration` (seconds) end the run.
+
+    An output that sums up (`Summary`) is asked for it every `interval` seconds, and at the end.
+    """
 
     keywords: dict[str, Any]
     output: Output
@@ -33,6 +36,7 @@ class Session:
     shows: Callable[[Event], bool] | None = None
     count: int | None = None
     duration: float | None = None
+    interval: float | None = None
     fail_on_loss: bool = False
     verbose: int = 0
     json: bool = False
@@ -64,11 +68,11 @@ class Session:
             self._pump(tracer, None if self.duration is None else started + self.duration)
             self._left_out += _drained(tracer)
         except ReaderGone:
-            unread = self.sink.unwritten + _drained(tracer)
+            unread = self._unwritten() + _drained(tracer)
         except OutputFailed as error:
             say(str(error))
             status = error.exit_status
-            failed = self.sink.unwritten + _drained(tracer)
+            failed = self._unwritten() + _drained(tracer)
         seconds = time.monotonic() - started
         stats = tracer.stats
         say(totals(self.sink.written - self._losses, seconds, stats, output=failed))
@@ -78,15 +82,30 @@ class Session:
 
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
         """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
+        due = None if self.interval is None else time.monotonic() + self.interval
         while not tracer.stopped:
-            if not self._transfer(tracer, self._patience(deadline)):
+            if not self._transfer(tracer, self._patience(deadline, due)):
                 self._be_idle()
             if self.count == 0:
                 break
-            if deadline is not None and time.monotonic() >= deadline:
+            now = time.monotonic()
+            if self.interval is not None and due is not None and now >= due:
+                self._sum_up()
+                # As the clock goes, however long this took; one that is over already is not told.
+                due += self.interval * ((now - due) // self.interval + 1)
+            if deadline is not None and now >= deadline:
                 tracer.stop()
                 deadline = None
+        self._sum_up(last=True)
         self.sink.flush()
+
+    def _sum_up(self, *, last: bool = False) -> None:
+        if isinstance(self.output, Summary):
+            self.sink.write(self.output.sum_up(last=last))
+            self.sink.flush()
+
+    def _unwritten(self) -> int:
+        return self.sink.unwritten + (self.output.untold if isinstance(self.output, Summary) else 0)
 
     def _be_idle(self) -> None:
         if self.sink.pending:
@@ -107,13 +126,12 @@ class Session:
             self._write(events)
         return bool(events)
 
-    def _patience(self, deadline: float | None) -> float | None:
+    def _patience(self, *ends: float | None) -> float | None:
         """How long to wait for events: not at all while something is still to be written."""
         if self.sink.pending:
             return 0
         waits = [_LOOK_FOR_READER] if self.sink.has_reader else []
-        if deadline is not None:
-            waits.append(max(0.0, deadline - time.monotonic()))
+        waits += [max(0.0, end - time.monotonic()) for end in ends if end is not None]
         return min(waits, default=None)
 
     def _write(self, events: list[Event]) -> None:

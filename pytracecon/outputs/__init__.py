@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pytracecon.events import Event
 
-__all__ = ["Output", "Piece"]
+__all__ = ["Output", "Piece", "Summary"]
 
 Piece = tuple[bytes, int]
 """Bytes, and how many events are in them: one, or as many as there are lines."""
@@ -21,3 +21,14 @@ class Output(Protocol):
 
     def render(self, events: Iterable[Event]) -> list[Piece]:
         """All of `events`, in order."""
+
+
+@runtime_checkable
+class Summary(Output, Protocol):
+    """An output that tells of many events together: `render` takes them in, and gives nothing, or some of them."""
+
+    untold: int
+    """Events that were taken in, and are in no piece yet."""
+
+    def sum_up(self, *, last: bool) -> list[Piece]:
+        """At the end (`last`), or of an interval. The pieces carry the events that they tell of, so that sums agree."""
