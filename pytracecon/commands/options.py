@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["add_filters", "add_names", "add_output", "add_processes", "add_run", "add_tracer", "tracer_keywords"]
 
 _SEVERAL: dict[str, Any] = {"action": "append"}
+_NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def tracer_keywords(options: argparse.Namespace) -> dict[str, Any]:
@@ -32,30 +34,36 @@ def add_processes(add: Callable[..., object]) -> None:
     add("--cgroup", metavar="PATH", **_SEVERAL, help="a cgroup2 directory, or as in /proc/PID/cgroup")
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
+def add_filters(
+    parser: argparse.ArgumentParser, *, also: Mapping[str, tuple[str, ...]] = _NOTHING, without: Collection[str] = ()
+) -> None:
+    """`also`: what a common option is called in this verb besides, as in its namesake; `without` those of no sense."""
     group = parser.add_argument_group(
         "filters",
         "All must hold; several values of one are alternatives. They are applied in the\n"
-        "kernel; --host alone is applied behind it, to what the others let through.",
+        "kernel"
+        + ("." if "--host" in without else "; --host alone is applied behind it, to what the others let through."),
     )
-    add_processes(group.add_argument)
+
+    def add(*names: str, **about: Any) -> None:
+        if names[-1] not in without:
+            ordered = sorted({*also.get(names[-1], ()), *names}, key=lambda name: (name.startswith("--"), name))
+            group.add_argument(*ordered, **({"dest": names[-1].strip("-").replace("-", "_")} | about))
+
+    add_processes(add)
     family = group.add_mutually_exclusive_group()
-    family.add_argument("-4", dest="family", action="store_const", const=4, help="IPv4 only")
-    family.add_argument("-6", dest="family", action="store_const", const=6, help="IPv6 only")
-    group.add_argument("--port", metavar="PORTS", **_SEVERAL, help="remote ports, such as 80,443,8000-8999")
-    group.add_argument("--local-port", metavar="PORTS", **_SEVERAL, help="local ports")
-    group.add_argument("--not-port", metavar="PORTS", **_SEVERAL, help="all but these remote ports")
-    group.add_argument(
-        "--remote", metavar="CIDR", **_SEVERAL, help="remote addresses, such as 10.0.0.0/8,2001:db8::/32"
-    )
-    group.add_argument("--local", metavar="CIDR", **_SEVERAL, help="local addresses")
-    group.add_argument("--not-remote", metavar="CIDR", **_SEVERAL, help="all but these remote addresses")
-    group.add_argument("--direction", metavar="out|in", help="connections made, or connections taken")
-    group.add_argument("--failed", action="store_true", help="failed attempts only")
-    group.add_argument("--min-latency", metavar="MS", help="only what took at least so long, from 0.001")
-    group.add_argument(
-        "--host", metavar="PATTERN", **_SEVERAL, help="connections to a name, such as '*.example.com'; repeatable"
-    )
+    family.add_argument("-4", "--ipv4", dest="family", action="store_const", const=4, help="IPv4 only")
+    family.add_argument("-6", "--ipv6", dest="family", action="store_const", const=6, help="IPv6 only")
+    add("--port", metavar="PORTS", **_SEVERAL, help="remote ports, such as 80,443,8000-8999")
+    add("--local-port", metavar="PORTS", **_SEVERAL, help="local ports")
+    add("--not-port", metavar="PORTS", **_SEVERAL, help="all but these remote ports")
+    add("--remote", metavar="CIDR", **_SEVERAL, help="remote addresses, such as 10.0.0.0/8,2001:db8::/32")
+    add("--local", metavar="CIDR", **_SEVERAL, help="local addresses")
+    add("--not-remote", metavar="CIDR", **_SEVERAL, help="all but these remote addresses")
+    add("--direction", metavar="out|in", help="connections made, or connections taken")
+    add("--failed", action="store_true", help="failed attempts only")
+    add("--min-latency", metavar="MS", help="only what took at least so long, from 0.001")
+    add("--host", metavar="PATTERN", **_SEVERAL, help="connections to a name, such as '*.example.com'; repeatable")
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
