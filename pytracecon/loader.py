@@ -26,6 +26,7 @@ from pytracecon.errors import (
     VerifierRejected,
 )
 from pytracecon.existing import read_existing
+from pytracecon.meanwhile import Search
 from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class _Trial:
     """What was learnt so far: programs that this kernel refused, and why."""
 
     refused: dict[str, PytraceconError] = field(default_factory=dict)
+    search: Search | None = None
+    """For libcs, while the kernel verifies programs."""
 
     def choose(self, need: Need, rung: str) -> Candidate | None:
         for candidate in candidates(need, rung):
@@ -103,9 +106,15 @@ def load(filters: Filters) -> Loaded:
     image = object_image()
     trial = _Trial()
     needs = [need for need in NEEDS if need.wanted(filters)]
-    with lib.trying():
-        _refuse_whole_rungs(lib, trial)
-    return _settle(lib, image, filters, needs, trial)
+    if filters.names:
+        trial.search = Search()
+    try:
+        with lib.trying():
+            _refuse_whole_rungs(lib, trial)
+        return _settle(lib, image, filters, needs, trial)
+    finally:
+        if trial.search is not None:
+            trial.search.close()
 
 
 def survey(filters: Filters) -> dict[str, PytraceconError | None]:
@@ -234,7 +243,7 @@ def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial:
     from pytracecon.uprobes import LibcUprobes  # noqa: PLC0415
 
     try:
-        libcs = LibcUprobes(opened, candidate.programs)
+        libcs = LibcUprobes(opened, candidate.programs, trial.search)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(libcs.detach)
             libcs.try_in_a_sandbox()

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -18,6 +17,7 @@ from pytracecon.uprobe_multi import MultiLink
 
 if TYPE_CHECKING:
     from pytracecon._libbpf import Object
+    from pytracecon.meanwhile import Search
 
 __all__ = ["LibcUprobes"]
 
@@ -101,11 +101,11 @@ class _Single:
 
 
 class LibcUprobes:
-    """One per tracer. `programs` are those of the candidate that was chosen."""
+    """One per tracer. `programs` are those of the candidate that was chosen; `search` has looked around already."""
 
-    def __init__(self, opened: Object, programs: tuple[str, ...]) -> None:
+    def __init__(self, opened: Object, programs: tuple[str, ...], search: Search | None = None) -> None:
         self._probes: _Probes = _Multi(opened) if _Multi.at_return in programs else _Single(opened)
-        self._finder = Finder()
+        self._finder, self._found = search.result() if search is not None else (Finder(), None)
         self._links: list[_Link] = []
         self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
         self._refused: PytraceconError | None = None
@@ -139,7 +139,8 @@ class LibcUprobes:
 
     def attach(self) -> None:
         """To every libc that is in use now. The reason, if not one of them can be."""
-        self._take(self._finder.of_this_host())
+        self._take(self._finder.of_this_host() if self._found is None else self._found)
+        self._found = None
         if not self.attached and self._refused is not None:
             raise self._refused
 
@@ -178,6 +179,8 @@ class LibcUprobes:
         """Lookups that began are not told any more. Many at once: perf events wait for RCU, each for itself."""
         links, self._links = self._links, []
         if links:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for the start
+
             with ThreadPoolExecutor(min(len(links), _AT_ONCE)) as closing:
                 list(closing.map(lambda link: link.close(), links))
 
