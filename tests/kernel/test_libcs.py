@@ -16,8 +16,10 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -136,8 +138,19 @@ def start() -> Iterator[Callable[[Path], Contained]]:
         yield start
 
 
+@cache
+def machine_code(compiler: str, *options: str) -> bytes:
+    """Compiled once: a guest takes long."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "program")
+        subprocess.run([compiler, "-x", "c", "-o", program, "-", *options], input=SOURCE, text=True, check=True)
+        return program.read_bytes()
+
+
 def compiled(program: Path, *options: str, compiler: str = "cc") -> None:
-    subprocess.run([compiler, "-x", "c", "-o", program, "-", *options], input=SOURCE, text=True, check=True)
+    program.unlink(missing_ok=True)
+    program.write_bytes(machine_code(compiler, *options))
+    program.chmod(0o755)
 
 
 def files_of(program: Path) -> dict[str, Path]:
@@ -273,17 +286,18 @@ def test_the_library_of_a_program_is_known_before_its_loader_has_mapped_it(
 
 
 @ROOTS
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_uprobe_at_the_offset_is_hit_once_by_each_call(
-    root: Path, made: str, finder: Finder, run: Run, told: Told, hits: Hits, function: str
+def test_a_uprobe_at_each_offset_is_hit_once_by_each_call(
+    root: Path, made: str, finder: Finder, run: Run, told: Told, hits: Hits
 ) -> None:
+    """One function may go through another, which is hit too."""
     contained = run(root)
     (libc,) = told(finder.mapped_by(contained.pid)).values()
-    count = hits(libc, function, contained.pid)
-    libc.close()
-    for _ in range(3):
+    assert list(libc.offsets) == list(FUNCTIONS), made
+    for function in FUNCTIONS:
+        count = hits(libc, function, contained.pid)
         contained.calls(function)
-    assert count() == 3, made
+        contained.calls(function)
+        assert count() == 2, function
 
 
 def test_a_library_that_was_replaced_is_told_beside_the_one_that_still_runs(
