@@ -3,8 +3,8 @@
     scripts/test [STAGE...]      only these
     scripts/test --list          which there are
 
-Stages run one after the other and show their output. Only the virtual machines run two at a time, as a guest keeps
-one of two cores busy; what a guest said is shown when it is done.
+Stages run one after the other and show their output. Only the virtual machines run side by side, one to a core, as
+each has a single processor; what a guest said is shown when it is done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 TOP = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
-GUESTS = 2
+GUESTS = min(len(KERNELS), os.cpu_count() or 1)
 TIMED_OUT = 124
 GRACE = 20
 

@@ -9,10 +9,9 @@ import os
 import platform
 import re
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ sys.path.insert(0, str(HERE.parent))
 pytest.register_assert_rewrite("traffic")
 
 from pytracecon import Tracer  # noqa: E402
-from traffic.actor import Actor, await_ended, build, cgroup2_mount, has_io_uring  # noqa: E402
+from traffic.actor import Actor, await_ended, build, has_io_uring  # noqa: E402
+from traffic.cgroup import new_cgroup  # noqa: E402
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others, namespaces  # noqa: E402
 from traffic.network import NAME, Network  # noqa: E402
 from traffic.resolver import Place  # noqa: E402
@@ -79,17 +79,8 @@ def server(network: Network) -> Actor:
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     """A control group (v2) of the test's own, with a group `child` in it."""
-    mount = cgroup2_mount()
-    if mount is None:
-        pytest.skip("no cgroup v2 hierarchy is mounted")
-    top = Path(tempfile.mkdtemp(prefix=NAME, dir=mount))
-    (top / "child").mkdir()
-    yield top
-    for folder in (top / "child", top):
-        for pid in (folder / "cgroup.procs").read_text().split():
-            with suppress(ProcessLookupError):
-                (mount / "cgroup.procs").write_text(pid)
-        folder.rmdir()
+    with new_cgroup() as top:
+        yield top
 
 
 @pytest.fixture(scope="session")

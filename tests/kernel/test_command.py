@@ -76,14 +76,8 @@ def talk(network: Network) -> None:
 elsewhere = pytest.mark.slow(reason="starts a Python that no kernel has a say in")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGTERM, id="SIGTERM"),
-        pytest.param(signal.SIGINT, id="SIGINT", marks=elsewhere),
-        pytest.param(signal.SIGHUP, id="SIGHUP", marks=elsewhere),
-    ],
-)
+@elsewhere
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_it_after_all_that_is_in_the_ring(
     run: Callable[..., Command], network: Network, number: signal.Signals
 ) -> None:
@@ -99,6 +93,7 @@ def test_a_signal_ends_it_after_all_that_is_in_the_ring(
     assert "none lost" in said
 
 
+@elsewhere
 def test_sigterm_under_load_ends_with_a_whole_line_and_balanced_books(
     run: Callable[..., Command], network: Network, tmp_path: Path
 ) -> None:
@@ -134,6 +129,7 @@ def test_killed_at_any_moment_it_leaves_nothing_in_the_kernel(run: Callable[...,
     assert await_gone(held) == set()
 
 
+@elsewhere
 def test_killed_while_it_starts_it_leaves_nothing_in_the_kernel() -> None:
     """Somewhere between the first program loaded and the last attached."""
     for _ in range(2):

@@ -116,8 +116,11 @@ def output(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def told() -> Any:
-    """One diagnosis of this machine, as root."""
-    return run("--json").document()
+    """One diagnosis of this machine, as root. Everything is tried, and nothing stays."""
+    before = bpf_ids()
+    told = run("--json").document()
+    assert await_gone(bpf_ids() - before - bpf_ids_of_others()) == set()
+    return told
 
 
 @pytest.fixture
@@ -185,6 +188,7 @@ def test_it_names_the_probes_that_a_tracer_takes(told: Any) -> None:
         assert need["programs"] == best["programs"]
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 def test_everything_is_tried_and_nothing_stays() -> None:
     before = bpf_ids()
     done = run()
@@ -193,7 +197,7 @@ def test_everything_is_tried_and_nothing_stays() -> None:
     assert (done.status, done.stderr) == (0, "")
     assert done.stdout.endswith("\nTCP connections can be traced.\n")
     table = done.stdout.partition("\nNEED ")[2]
-    named = re.findall(r"^(\S+(?: \S+)?)  .*(?:fentry|kprobe|tracepoint|iterator)$", table, re.MULTILINE)
+    named = re.findall(r"^(\S+(?: \S+)?)  .*(?:fentry|kprobe|tracepoint|iterator|uprobe)$", table, re.MULTILINE)
     assert named == [need.name for need in NEEDS]
 
 
@@ -213,7 +217,10 @@ def test_an_ordinary_user_learns_what_is_missing(folder: Path) -> None:
     assert [need["rung"] for need in told["needs"]] == [None] * len(NEEDS)
 
 
-@pytest.mark.parametrize(("missing", "status"), [("CAP_PERFMON", 77), ("CAP_BPF", 77), ("CAP_NET_ADMIN", 0)])
+@pytest.mark.parametrize(
+    ("missing", "status"),
+    [("CAP_PERFMON", 77), ("CAP_BPF", 77), pytest.param("CAP_NET_ADMIN", 0, marks=pytest.mark.slow)],
+)
 def test_root_without_a_capability_learns_which(told: Any, missing: str, status: int) -> None:
     there = run_in(lambda: drop("CAP_SYS_ADMIN", missing))
     held = set(told["capabilities"]["effective"])
@@ -235,6 +242,7 @@ def test_the_capabilities_are_those_in_effect(told: Any) -> None:
     assert told["capabilities"]["missing"] == {}
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 def test_without_btf_it_says_what_to_do(folder: Path) -> None:
     told = run_in(lambda: mount(f"mount --bind {folder} /sys/kernel/btf"))
     assert told["exit_status"] == 69
@@ -242,6 +250,7 @@ def test_without_btf_it_says_what_to_do(folder: Path) -> None:
     assert "CONFIG_DEBUG_INFO_BTF" in told["problem"]
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 @pytest.mark.parametrize(
     ("content", "said"), [(b"no BTF at all, not even a bit of it", "is no BTF file"), (None, "No such file")]
 )
@@ -257,6 +266,7 @@ def test_a_btf_file_that_is_none_is_a_finding(folder: Path, content: bytes | Non
     assert str(path) in told["btf"]["problem"]
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 def test_a_btf_file_of_this_kernel_serves_where_it_shows_none(folder: Path) -> None:
     path, empty = folder / "btf", folder / "empty"
     path.write_bytes(Path("/sys/kernel/btf/vmlinux").read_bytes())
@@ -289,6 +299,7 @@ def test_lockdown_is_read_where_it_can_be(told: Any, folder: Path) -> None:
         assert told["lockdown"] == there
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 def test_without_cgroup2_only_what_needs_it_is_missing() -> None:
     told = run_in(lambda: mount("; ".join(f"umount -l {point}" for point in mounts("cgroup2"))))
     assert told["ok"]
@@ -301,6 +312,7 @@ def test_without_cgroup2_only_what_needs_it_is_missing() -> None:
     assert attempts["without"].keys() == {"connect_cgroup4", "connect_cgroup6"}
 
 
+@pytest.mark.slow(reason="a whole survey, for what is the same on every kernel")
 def test_tracefs_is_found_where_it_is_mounted_and_reached_where_it_is_not() -> None:
     # debugfs mounts it at its own place, for who looks there.
     points = [*mounts("tracefs"), *mounts("debugfs")]

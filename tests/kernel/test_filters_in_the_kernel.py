@@ -24,7 +24,10 @@ ALL_IN = "to-alice to-bob to-carol to-dora to-eve"
 
 @dataclass
 class Town:
-    """Who lives there. Alice is Carol's parent and Carol is Dora's; Bob is an ordinary user; Eve lives elsewhere."""
+    """Who lives there. Alice is Carol's parent and Carol is Dora's; Bob is an ordinary user; Eve lives elsewhere.
+
+    Bob, Dora and Eve are in the control group, Bob in one below it.
+    """
 
     here: Network
     elsewhere: Network
@@ -40,6 +43,7 @@ class Town:
         faraway = listen(self.elsewhere.actor("faraway"), port=8080)
         carol = self.alice.fork("carol")
         dora = carol.fork("dora")
+        dora.do("write", self.cgroup / "cgroup.procs", dora.pid)
         ends: dict[str, End] = {}
         for name, actor, listener, addr in (
             ("alice", self.alice, web, "127.0.0.1"),
@@ -63,14 +67,33 @@ class Town:
 def town(cgroup: Path, networks: Callable[[], Network]) -> Town:
     here, elsewhere = networks(), networks()
     people = {name: here.actor(name) for name in ("server", "alice", "bob")}
+    eve = elsewhere.actor("eve")
     people["bob"].do("write", cgroup / "child" / "cgroup.procs", people["bob"].pid)
+    eve.do("write", cgroup / "cgroup.procs", eve.pid)
     people["bob"].set_user(4711)
-    return Town(here, elsewhere, **people, eve=elsewhere.actor("eve"), cgroup=cgroup)
+    return Town(here, elsewhere, **people, eve=eve, cgroup=cgroup)
 
 
 Keywords = Callable[[Town], dict[str, Any]]
 
-CASES: dict[str, tuple[Keywords, str]] = {
+TOGETHER: dict[str, tuple[Keywords, str]] = {
+    "a family's": (lambda t: {"pid": t.alice.pid, "children": True, "not_port": 7}, "alice carol dora"),
+    "a group's": (lambda t: {"cgroup": t.cgroup, "uid": 0, "comm": ["bob", "carol", "dora"]}, "dora"),
+    "a server's": (
+        lambda t: {"netns": t.here.path, "local_port": "8080,9090", "remote": "127.0.0.0/8"},
+        "to-alice to-bob",
+    ),
+    "by both ends": (lambda _: {"port": 8080, "local": "127.0.0.1"}, "alice eve"),
+    "by what it is not": (
+        lambda _: {"family": 4, "direction": "out", "not_remote": "127.0.0.2", "not_port": 7},
+        "alice eve",
+    ),
+    "failures": (lambda _: {"failed": True}, "refused"),
+}
+"""All kinds, in as few tracers as can be, for each takes its time where all is emulated: of these conditions each
+holds back somebody whom the others let through."""
+
+ALONE: dict[str, tuple[Keywords, str]] = {
     "a process": (lambda town: {"pid": town.alice.pid}, "alice refused"),
     "a process and its children": (lambda t: {"pid": t.alice.pid, "children": True}, "alice refused carol dora"),
     "a user": (lambda _: {"uid": 4711}, "bob"),
@@ -85,9 +108,8 @@ CASES: dict[str, tuple[Keywords, str]] = {
     "not a remote network": (lambda _: {"not_remote": "127.0.0.0/8"}, "carol dora to-carol to-dora"),
     "a local address": (lambda _: {"local": "127.0.0.2"}, "to-bob"),
     "a namespace by its path": (lambda town: {"netns": town.elsewhere.path}, "eve to-eve"),
-    "a control group with all below it": (lambda town: {"cgroup": town.cgroup}, "bob"),
+    "a control group with all below it": (lambda town: {"cgroup": town.cgroup}, "bob dora eve"),
     "inbound": (lambda _: {"direction": "in"}, ALL_IN),
-    "failures": (lambda _: {"failed": True}, "refused"),
     "all must hold": (lambda _: {"uid": 0, "port": 8080, "family": 4}, "alice eve"),
 }
 """What passes each kind of filter."""
@@ -112,7 +134,7 @@ VARIANTS: dict[str, tuple[Keywords, str]] = {
     "inclusion and exclusion": (lambda _: {"port": "1-9999", "not_port": 7, "not_remote": "::1"}, "alice bob eve"),
     "failures of a process": (lambda town: {"failed": True, "pid": town.bob.pid}, ""),
 }
-"""The same kinds otherwise or together: where all is emulated, they are left out."""
+"""The same kinds otherwise or together."""
 
 
 def told_of(name: str, end: End, keywords: dict[str, Any]) -> Told:
@@ -126,9 +148,11 @@ def told_of(name: str, end: End, keywords: dict[str, Any]) -> Told:
     return Told(end, events, ended=ended, reason="refused", error="ECONNREFUSED", syn_left=True)
 
 
-@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in VARIANTS)])
+@pytest.mark.parametrize(
+    "case", [*TOGETHER, *(pytest.param(case, marks=pytest.mark.slow) for case in ALONE | VARIANTS)]
+)
 def test_lets_through_exactly(traced: Callable[..., Trace], trace: Trace, town: Town, case: str) -> None:
-    keywords_of, passing = (CASES | VARIANTS)[case]
+    keywords_of, passing = (TOGETHER | ALONE | VARIANTS)[case]
     keywords = keywords_of(town)
     filtered = traced(**keywords)
     ends = town.traffic()
@@ -212,8 +236,7 @@ def test_connections_older_than_the_tracer_are_filtered_too(traced: Callable[...
     filtered = traced(uid=4711)
     close(alice, to_alice)
     close(bob, to_bob)
-    filtered.await_told([Told(bob, "close")])
-    (direction,) = filtered.directions(bob)
-    assert direction in ("out", "unknown"), "who asked was not seen"
-    facts = {"owner": "existing", "pre_existing": True, "direction": direction}
-    filtered.tells(Told(bob, "close", ended="local_close", facts=facts), silent=[alice, to_alice, to_bob])
+    told = Told(bob, "close", ended="local_close", facts={"owner": "existing", "pre_existing": True})
+    filtered.await_told([told])
+    bob.direction = filtered.older_direction(bob)
+    filtered.tells(told, silent=[alice, to_alice, to_bob])

@@ -49,6 +49,7 @@ def test_an_absent_function_costs_its_own_program_and_no_other_of_its_kind(load:
     assert ABSENT.decode().partition("/")[2] in refused["fork_btf"]
 
 
+@pytest.mark.slow(reason="a whole survey; what the loader does then, the test above tells of each kernel")
 @pytest.mark.usefixtures("fork_absent")
 def test_a_survey_finds_that_program_alone_refused() -> None:
     outcome = loader.survey(Filters.parse())

@@ -22,7 +22,7 @@ def lost_in(events: list[Event], where: str) -> int:
     return sum(event.count for event in events if isinstance(event, Lost) and event.where == where)
 
 
-@pytest.mark.parametrize("ring_size", ["4K", "64K"])
+@pytest.mark.parametrize("ring_size", ["4K", pytest.param("64K", marks=pytest.mark.slow)])
 def test_a_full_ring_is_counted_to_one(traced: Callable[..., Trace], network: Network, ring_size: str) -> None:
     trace = traced(netns=network.path, ring_size=ring_size)
     assert network.actor("flood").do("flood", FLOOD, 5).result == FLOOD
@@ -69,6 +69,7 @@ def test_a_loss_stands_between_what_came_before_and_after(traced: Callable[..., 
         assert events[at - 1].time_ns <= lost.to_ns
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_counts_never_fall_while_the_reader_comes_and_goes(traced: Callable[..., Trace], network: Network) -> None:
     trace = traced(netns=network.path, ring_size="4K")
     actor = network.actor("flood")
@@ -87,6 +88,7 @@ def test_counts_never_fall_while_the_reader_comes_and_goes(traced: Callable[...,
     assert lost_in(events, "ring") == last.lost_ring
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_the_default_ring_holds_a_flood_that_nobody_reads(traced: Callable[..., Trace], network: Network) -> None:
     trace = traced(netns=network.path)
     flood = network.actor("flood").do("flood", 2000, 5)
@@ -153,6 +155,7 @@ def test_room_in_the_map_is_used_again(traced: Callable[..., Trace], network: Ne
     assert not [event for event in events if isinstance(event, ConnectionEvent) and event.partial]
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_losses_of_one_tracer_are_not_another_ones(traced: Callable[..., Trace], network: Network) -> None:
     small, large = traced(netns=network.path, ring_size="4K"), traced(netns=network.path)
     network.actor("flood").do("flood", FLOOD, 5)
@@ -162,6 +165,7 @@ def test_losses_of_one_tracer_are_not_another_ones(traced: Callable[..., Trace],
     assert large.tracer.stats.lost_ring == 0
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_a_tracer_that_lost_much_is_closed_like_any_other(network: Network) -> None:
     with Tracer(netns=network.path, ring_size="4K") as tracer:
         network.actor("flood").do("flood", FLOOD, 5)

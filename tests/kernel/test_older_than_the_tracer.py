@@ -1,156 +1,136 @@
-"""Connections that were there before: their owner and totals are right, and no lifetime is invented."""
+"""Connections that were there before: their owner and totals are right, and no lifetime is invented.
+
+One tracer comes after all of them. What an older one does until its `yield` is done before, the rest in its own test.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from pytracecon import Close, Established, Existing
+from pytracecon import Close, Established, Existing, Tracer
 from traffic.actor import Actor
-from traffic.end import End, begin_connect, close, connect, listen, pair
+from traffic.cgroup import new_cgroup
+from traffic.end import begin_connect, close, connect, listen, pair
 from traffic.network import Network
 from traffic.story import Told, event_of, story
-from traffic.trace import Trace
+from traffic.trace import Beacon, Trace
 
 OLDER = {"owner": "existing", "pre_existing": True, "tid": None, "thread": None}
 
-
-def direction_may_be_unknown(trace: Trace, end: End) -> None:
-    """Which side asked cannot be seen any more, save by a listener: a guess is worse than `unknown`."""
-    (direction,) = trace.directions(end)
-    assert direction in (end.direction, "unknown")
-    end.direction = direction
+Life = Generator[None, Trace, None]
 
 
-def assert_closed(trace: Trace, end: End, ended: str, **facts: object) -> None:
-    told = Told(end, "close", ended=ended, facts=OLDER | facts)
-    trace.await_told([told])
-    direction_may_be_unknown(trace, end)
-    trace.tells(told, alone=False)
-    assert event_of(trace.events, end, Close).duration_ns is None
+@dataclass
+class World:
+    network: Callable[[], Network]
+    cgroup: Path
 
 
-@pytest.mark.parametrize("first", ["client", "server"])
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_both_ends_are_closed_with_their_totals(
-    traced: Callable[..., Trace], client: Actor, server: Actor, address: str, first: str
-) -> None:
-    near, far = pair(client, listen(server, "::"), to=address)
+def assert_closed(trace: Trace, *closes: tuple[Told, dict[str, object]]) -> None:
+    """Each of these ends is told to be closed, with these facts, and nothing else is told of it."""
+    all_told = [told for told, _ in closes]
+    trace.await_told(all_told)
+    for told, facts in closes:
+        told.end.direction = trace.older_direction(told.end)
+        told.facts = OLDER | facts
+    trace.tells(*all_told, alone=False)
+    assert all(event_of(trace.events, told.end, Close).duration_ns is None for told in all_told)
+
+
+def both_ends_are_closed_with_their_totals(world: World, address: str, first: str) -> Life:
+    network = world.network()
+    near, far = pair(network.actor("client"), listen(network.actor("server"), "::"), to=address)
     near.send(1234)
     far.receive_all()
-    trace = traced()
+    trace = yield
     far.send(77)
     near.receive_all()
     close(*((near, far) if first == "client" else (far, near)))
     ended = ("local_close", "remote_close") if first == "client" else ("remote_close", "local_close")
-    assert_closed(trace, near, ended[0])
-    assert_closed(trace, far, ended[1])
+    assert_closed(trace, *((Told(end, "close", ended=how), {}) for end, how in zip((near, far), ended, strict=True)))
     assert len(story(trace.events, near) + story(trace.events, far)) == 2
 
 
-def test_held_by_another_process_only(traced: Callable[..., Trace], client: Actor, server: Actor) -> None:
+def held_by_another_process_only(world: World) -> Life:
     """Whoever connected has closed its descriptor; a child holds the connection."""
-    near, far = pair(client, listen(server))
+    network = world.network()
+    client = network.actor("client")
+    near, far = pair(client, listen(network.actor("server")))
     child = client.fork("heir")
     near.close()
-    trace = traced()
+    trace = yield
     near.send(10, by=child)
     far.receive_all()
     near.close(by=child)
     far.await_end()
     far.close()
-    assert_closed(trace, near, "local_close", pid=child.pid, comm="heir")
-    assert_closed(trace, far, "remote_close")
+    assert_closed(
+        trace,
+        (Told(near, "close", ended="local_close"), {"pid": child.pid, "comm": "heir"}),
+        (Told(far, "close", ended="remote_close"), {}),
+    )
 
 
-def test_in_another_namespace(traced: Callable[..., Trace], networks: Callable[[], Network]) -> None:
-    here, there = networks(), networks()
+def in_another_namespace(world: World) -> Life:
+    here, there = world.network(), world.network()
     here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
     near, far = pair(here.actor("client"), listen(there.actor("server"), "10.9.0.2"))
     near.send(500)
     far.receive_all()
-    trace = traced()
+    trace = yield
     far.reset()
     near.await_end()
     near.close()
-    assert_closed(trace, near, "remote_reset")
-    assert_closed(trace, far, "local_reset")
+    assert_closed(trace, (Told(near, "close", ended="remote_reset"), {}), (Told(far, "close", ended="local_reset"), {}))
 
 
-def test_of_an_ordinary_user_in_a_control_group(
-    traced: Callable[..., Trace], client: Actor, server: Actor, cgroup: object
-) -> None:
-    client.do("write", f"{cgroup}/cgroup.procs", client.pid)
+def of_an_ordinary_user_in_a_control_group(world: World) -> Life:
+    network = world.network()
+    client = network.actor("client")
+    client.do("write", f"{world.cgroup}/cgroup.procs", client.pid)
     client.set_user(4711)
-    near, far = pair(client, listen(server))
-    trace = traced()
+    near, far = pair(client, listen(network.actor("server")))
+    trace = yield
     close(near, far)
     assert near.opened.uid == 4711
-    assert_closed(trace, near, "local_close")
-    assert_closed(trace, far, "remote_close")
+    assert_closed(trace, (Told(near, "close", ended="local_close"), {}), (Told(far, "close", ended="remote_close"), {}))
 
 
-def test_by_a_thread(traced: Callable[..., Trace], client: Actor, server: Actor) -> None:
-    near, far = pair(client.thread("dialler"), listen(server))
-    trace = traced()
+def made_by_a_thread(world: World) -> Life:
+    network = world.network()
+    near, far = pair(network.actor("client").thread("dialler"), listen(network.actor("server")))
+    trace = yield
     close(near, far)
-    assert_closed(trace, near, "local_close")
-    assert_closed(trace, far, "remote_close")
+    assert_closed(trace, (Told(near, "close", ended="local_close"), {}), (Told(far, "close", ended="remote_close"), {}))
 
 
-def test_an_attempt_that_was_on_its_way(traced: Callable[..., Trace], networks: Callable[[], Network]) -> None:
-    here, there = networks(), networks()
-    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
-    there.ip("route add blackhole 10.9.0.1/32")
-    listener = listen(there.actor("server"), "10.9.0.2")
-    succeeds = begin_connect(here.actor("client"), listener.address, source=("10.9.0.1", 4000))
-    trace = traced()
-    there.ip("route delete blackhole 10.9.0.1/32")
-    near, far = succeeds.finish(), listener.accept()
-    near.peer, far.peer = far, near
-    close(near, far)
-    trace.tells(
-        Told(near, "established close", ended="local_close", syn_retransmits=near.resent, facts=OLDER),
-        Told(far, "accept close", ended="remote_close"),
-    )
-    assert event_of(trace.events, near, Established).latency_ns is None
-
-
-def test_an_attempt_that_was_on_its_way_and_fails(
-    traced: Callable[..., Trace], networks: Callable[[], Network]
-) -> None:
-    here, there = networks(), networks()
-    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
-    there.ip("route add blackhole 10.9.0.1/32")
-    attempt = begin_connect(here.actor("client"), ("10.9.0.2", 80), source=("10.9.0.1", 4000))
-    trace = traced()
-    there.ip("route delete blackhole 10.9.0.1/32")
-    end = attempt.finish()
-    assert end.error == "ECONNREFUSED"
-    told = Told(end, "failed", reason="refused", error="ECONNREFUSED", syn_retransmits=here.syns_resent, facts=OLDER)
-    trace.tells(told, alone=False)
-
-
-def test_one_that_waited_in_the_backlog_is_accepted(traced: Callable[..., Trace], client: Actor, server: Actor) -> None:
-    listener = listen(server)
-    near = connect(client, listener.address)
+def one_that_waited_in_the_backlog_is_accepted(world: World) -> Life:
+    network = world.network()
+    listener = listen(network.actor("server"))
+    near = connect(network.actor("client"), listener.address)
     near.send(9)
-    trace = traced()
+    trace = yield
     far = listener.accept()
     near.peer, far.peer = far, near
     far.receive_all()
     close(near, far)
-    assert_closed(trace, near, "local_close")
-    trace.tells(Told(far, "accept close", ended="remote_close", facts={"pre_existing": True}), alone=False)
+    told = Told(far, "accept close", ended="remote_close", facts={"pre_existing": True})
+    trace.await_told([told])
+    assert_closed(trace, (Told(near, "close", ended="local_close"), {}))
+    trace.tells(told, alone=False)
 
 
-def test_a_listener_that_was_there_owns_what_nobody_accepts(
-    traced: Callable[..., Trace], client: Actor, server: Actor
-) -> None:
-    listener = listen(server)
-    trace = traced()
-    near = connect(client, listener.address)
+def a_listener_owns_what_nobody_accepts(world: World) -> Life:
+    network = world.network()
+    listener = listen(network.actor("server"))
+    trace = yield
+    near = connect(network.actor("client"), listener.address)
     far = listener.pending(near)
     listener.close()
     near.await_end()
@@ -158,25 +138,104 @@ def test_a_listener_that_was_there_owns_what_nobody_accepts(
     trace.tells(Told(near, "connect established close", ended="remote_reset"), Told(far, "close", ended="local_reset"))
 
 
+def one_that_lives_on_is_not_listed_unasked(world: World) -> Life:
+    network = world.network()
+    near, far = pair(network.actor("client"), listen(network.actor("server")))
+    trace = yield
+    trace.settle()
+    assert story(trace.events, near) == story(trace.events, far) == []
+
+
+OLDER_ONES: dict[str, Callable[[World], Life]] = {
+    **{
+        f"both_ends_are_closed_with_their_totals-{address}-{first}": partial(
+            both_ends_are_closed_with_their_totals, address=address, first=first
+        )
+        for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+        for first in ("client", "server")
+    },
+    **{
+        each.__name__: each
+        for each in (
+            held_by_another_process_only,
+            in_another_namespace,
+            of_an_ordinary_user_in_a_control_group,
+            made_by_a_thread,
+            one_that_waited_in_the_backlog_is_accepted,
+            a_listener_owns_what_nobody_accepts,
+            one_that_lives_on_is_not_listed_unasked,
+        )
+    },
+}
+
+
+@dataclass
+class Begun:
+    lives: dict[str, Life]
+    trace: Trace
+
+
+@pytest.fixture(scope="module")
+def begun(program: Path, beacon: Beacon) -> Iterator[Begun]:
+    """All of them as they stand, and the tracer that came then."""
+    with ExitStack() as stack:
+        world = World(partial(new_network, program, stack), stack.enter_context(new_cgroup()))
+        lives = {name: begin(world) for name, begin in OLDER_ONES.items()}
+        for life in lives.values():
+            next(life)
+        yield Begun(lives, Trace(stack.enter_context(Tracer()), beacon))
+
+
+def new_network(program: Path, stack: ExitStack) -> Network:
+    network = Network(program)
+    stack.callback(network.close)
+    return network
+
+
+@pytest.mark.parametrize("older", OLDER_ONES)
+def test_one_older_than_the_tracer_is_told_right(begun: Begun, older: str) -> None:
+    with pytest.raises(StopIteration):
+        begun.lives[older].send(begun.trace)
+
+
+def test_attempts_that_were_on_their_way(traced: Callable[..., Trace], networks: Callable[[], Network]) -> None:
+    """One succeeds, the other is refused."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    there.ip("route add blackhole 10.9.0.1/32")
+    listener = listen(there.actor("server"), "10.9.0.2")
+    succeeds = begin_connect(here.actor("client"), listener.address, source=("10.9.0.1", 4000))
+    fails = begin_connect(here.actor("client"), ("10.9.0.2", 80), source=("10.9.0.1", 4001))
+    trace = traced()
+    there.ip("route delete blackhole 10.9.0.1/32")
+    near, far = succeeds.finish(), listener.accept()
+    near.peer, far.peer = far, near
+    refused = fails.finish()
+    assert refused.error == "ECONNREFUSED"
+    close(near, far)
+    syns = here.syns_resent - near.resent
+    trace.tells(
+        Told(near, "established close", ended="local_close", syn_retransmits=near.resent, facts=OLDER),
+        Told(far, "accept close", ended="remote_close"),
+        Told(refused, "failed", reason="refused", error="ECONNREFUSED", syn_retransmits=syns, facts=OLDER),
+    )
+    assert event_of(trace.events, near, Established).latency_ns is None
+
+
 def test_existing_lists_them_as_they_stand(traced: Callable[..., Trace], client: Actor, server: Actor) -> None:
     near, far = pair(client, listen(server, "::"), to="::1")
     near.send(1234)
     far.receive_all()
     trace = traced(existing=True)
+    listed = [Told(end, "existing", facts=OLDER) for end in (near, far)]
+    trace.await_told(listed)
     for end, facts in ((near, {"tx_bytes": 1234, "rx_bytes": 0}), (far, {"tx_bytes": 0, "rx_bytes": 1234})):
-        told = Told(end, "existing", facts=OLDER)
-        trace.await_told([told])
-        direction_may_be_unknown(trace, end)
+        end.direction = trace.older_direction(end)
         existing = event_of(trace.events, end, Existing)
         expected = facts | {"tx_acked": facts["tx_bytes"], "state": "ESTABLISHED", "retransmits": 0}
         assert {key: getattr(existing, key) for key in expected} == expected
     close(near, far)
-    for end, ended in ((near, "local_close"), (far, "remote_close")):
-        trace.tells(Told(end, "existing close", ended=ended, facts=OLDER), alone=False)
-
-
-def test_the_older_ones_are_not_listed_unasked(traced: Callable[..., Trace], client: Actor, server: Actor) -> None:
-    near, _ = pair(client, listen(server))
-    trace = traced()
-    trace.settle()
-    assert story(trace.events, near) == []
+    told = (Told(near, "existing close", ended="local_close"), Told(far, "existing close", ended="remote_close"))
+    for each in told:
+        each.facts = OLDER
+    trace.tells(*told, alone=False)

@@ -1,21 +1,26 @@
-"""Every rung tells the same of the same traffic, and it is the truth: fentry, kprobe, tracepoint."""
+"""Every rung tells the same of the same traffic, and it is the truth: fentry, kprobe, tracepoint.
+
+A rung's tracer is there for all its tests, as starting one takes longest of all where the machine is emulated.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytracecon import ConnectionEvent
+from pytracecon import ConnectionEvent, Tracer
 from pytracecon.errors import UnsupportedKernel
 from traffic.actor import Actor
-from traffic.end import begin_connect, close, connect, fast_open, join, listen, pair
+from traffic.end import End, Listener, begin_connect, close, connect, fast_open, join, listen, pair
 from traffic.network import Network
 from traffic.story import Told
-from traffic.trace import Trace
+from traffic.trace import Beacon, Trace
 
 OUT, IN = "connect established close", "accept close"
 
@@ -23,26 +28,55 @@ MEASURED = {"time_ns", "latency_ns", "wait_ns", "duration_ns", "rtt_ns"}
 """Keys that differ from one tracer to the other by a few instructions."""
 
 
-Start = Callable[..., Trace]
+@dataclass
+class Waiting:
+    """Tasks that are blocked in accept, on a listener of theirs."""
+
+    network: Network
+    listener: Listener
+    workers: list[Actor]
 
 
-@pytest.fixture
-def start(request: pytest.FixtureRequest, traced: Start) -> Start:
-    """Starts tracers that stand on one rung alone."""
+@dataclass
+class Rung:
+    """A tracer that stands on one rung alone, and what was there before it."""
 
-    def start_on_rung(**keywords: object) -> Trace:
+    trace: Trace
+    waiting: dict[str, Waiting]
+    opened: tuple[End, End]
+
+
+@pytest.fixture(scope="module", params=["fentry", "kprobe", "tracepoint"])
+def rung(request: pytest.FixtureRequest, program: Path, beacon: Beacon) -> Iterator[Rung]:
+    with ExitStack() as stack:
+
+        def network() -> Network:
+            network = Network(program)
+            stack.callback(network.close)
+            return network
+
+        waiting = {kind: blocked_in_accept(network(), kind) for kind in ("fork", "thread")}
+        here = network()
+        opened = pair(here.actor("client"), listen(here.actor("server")))
         try:
-            trace = traced(probes=request.param, **keywords)
+            tracer = stack.enter_context(Tracer(probes=request.param, ring_size="64M"))
         except UnsupportedKernel:
             pytest.skip(f"{request.param} programs do not attach in this kernel")
-        rungs = {probe.rung for probe in trace.tracer.probes if probe.attached}
+        rungs = {probe.rung for probe in tracer.probes if probe.attached}
         assert request.param in rungs <= {request.param, "tracepoint", "iterator"}
-        return trace
-
-    return start_on_rung
+        yield Rung(Trace(tracer, beacon), waiting, opened)
 
 
-on_each_rung = pytest.mark.parametrize("start", ["fentry", "kprobe", "tracepoint"], indirect=True)
+def blocked_in_accept(network: Network, kind: str) -> Waiting:
+    parent = network.actor("parent")
+    listener = listen(parent)
+    make_one = parent.fork if kind == "fork" else parent.thread
+    workers = [make_one(f"worker-{at}") for at in range(4)]
+    for worker in workers:
+        worker.begin("accept", listener.socket)
+    for worker in workers:
+        worker.await_blocked()
+    return Waiting(network, listener, workers)
 
 
 def every_way_to_connect(network: Network) -> list[Told]:
@@ -173,16 +207,15 @@ TOUR = [
 ]
 
 
-@on_each_rung
 @pytest.mark.parametrize("traffic", TOUR, ids=lambda traffic: traffic.__name__)
 def test_a_rung_tells_the_truth_and_what_the_best_one_tells(
-    start: Start, traced: Start, network: Network, traffic: Callable[[Network], list[Told]]
+    rung: Rung, trace: Trace, network: Network, traffic: Callable[[Network], list[Told]]
 ) -> None:
-    traces = [start(), traced()]
+    rung.trace.restart()
     told = traffic(network)
-    for trace in traces:
-        trace.tells(*told)
-    assert compared(traces[0], network) == compared(traces[1], network)
+    for each in (rung.trace, trace):
+        each.tells(*told)
+    assert compared(rung.trace, network) == compared(trace, network)
 
 
 def compared(trace: Trace, network: Network) -> list[ConnectionEvent]:
@@ -200,37 +233,26 @@ def compared(trace: Trace, network: Network) -> list[ConnectionEvent]:
     return [plain(event) for event in ours]
 
 
-@on_each_rung
 @pytest.mark.parametrize("kind", ["fork", "thread"])
-def test_tasks_that_were_blocked_in_accept_before(start: Start, network: Network, client: Actor, kind: str) -> None:
+def test_tasks_that_were_blocked_in_accept_before(rung: Rung, kind: str) -> None:
     """A probe on a return sees none of them."""
-    parent = network.actor("parent")
-    listener = listen(parent)
-    make_one = parent.fork if kind == "fork" else parent.thread
-    workers = [make_one(f"worker-{at}") for at in range(4)]
-    for worker in workers:
-        worker.begin("accept", listener.socket)
-    for worker in workers:
-        worker.await_blocked()
-    trace = start()
-    nears = [connect(client, listener.address) for _ in workers]
-    pairs = join(nears, [listener.accepted(worker, worker.finish()) for worker in workers])
+    waiting = rung.waiting[kind]
+    client = waiting.network.actor("client")
+    nears = [connect(client, waiting.listener.address) for _ in waiting.workers]
+    pairs = join(nears, [waiting.listener.accepted(worker, worker.finish()) for worker in waiting.workers])
     told = []
     for near, far in pairs:
         close(near, far)
         told += [Told(near, OUT, ended="local_close"), Told(far, IN, ended="remote_close")]
-    trace.tells(*told)
+    rung.trace.tells(*told)
 
 
-@on_each_rung
-def test_what_was_open_before_has_its_owner(start: Start, network: Network) -> None:
-    near, far = pair(network.actor("client"), listen(network.actor("server")))
-    trace = start()
+def test_what_was_open_before_has_its_owner(rung: Rung) -> None:
+    near, far = rung.opened
     close(near, far)
     told = [Told(near, "close", ended="local_close"), Told(far, "close", ended="remote_close")]
-    trace.await_told(told)
+    rung.trace.await_told(told)
     for each in told:
-        (direction,) = trace.directions(each.end)
-        assert direction in (each.end.direction, "unknown")
-        each.facts = {"owner": "existing", "pre_existing": True, "direction": direction}
-    trace.tells(*told)
+        each.end.direction = rung.trace.older_direction(each.end)
+        each.facts = {"owner": "existing", "pre_existing": True}
+    rung.trace.tells(*told)

@@ -46,6 +46,7 @@ def test_tracing_is_on_when_the_constructor_returns(network: Network) -> None:
         Trace(tracer).tells(*told(*ends))
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_read_gives_a_batch_or_nothing_in_time(network: Network) -> None:
     with Tracer(netns=network.path) as tracer:
         before = time.monotonic()
@@ -58,6 +59,7 @@ def test_read_gives_a_batch_or_nothing_in_time(network: Network) -> None:
         assert all(isinstance(event, Event) for event in batch)
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_iteration_ends_after_all_that_came_before_stop(network: Network) -> None:
     with Tracer(netns=network.path) as tracer:
         talk(network)
@@ -68,6 +70,7 @@ def test_iteration_ends_after_all_that_came_before_stop(network: Network) -> Non
         assert list(tracer) == []
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_nothing_after_stop_is_told(network: Network) -> None:
     with Tracer(netns=network.path) as tracer:
         tracer.stop()
@@ -77,6 +80,7 @@ def test_nothing_after_stop_is_told(network: Network) -> None:
         assert tracer.stats.wanted == 0
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_stop_from_another_thread_ends_a_blocked_read(network: Network) -> None:
     with Tracer(netns=network.path) as tracer:
         got: list[list[Event]] = []
@@ -88,6 +92,7 @@ def test_stop_from_another_thread_ends_a_blocked_read(network: Network) -> None:
         assert got == [[]]
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_async_iteration_yields_to_others_and_ends_after_stop(network: Network) -> None:
     async def trace() -> tuple[list[str], int]:
         turns = 0
@@ -131,6 +136,7 @@ def test_one_tracer_ends_and_another_goes_on(traced: Callable[..., Trace], netwo
     second.tells(*told(*before), *told(*after))
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_close_ends_everything_and_may_come_twice(network: Network) -> None:
     tracer = Tracer(netns=network.path)
     talk(network)
@@ -171,6 +177,7 @@ def test_a_forked_child_is_cut_off_and_the_parent_is_not(network: Network) -> No
         Trace(tracer).tells(*told(*first), *told(*second))
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_a_forked_child_may_trace_for_itself(network: Network) -> None:
     def trace_anew() -> int:
         with Tracer(netns=network.path) as own:
@@ -209,6 +216,7 @@ def test_a_refused_value_leaves_nothing() -> None:
     assert not (bpf_ids() - before) & bpf_ids_of(os.getpid())
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_descriptors_and_memory_maps_are_given_back(network: Network) -> None:
     def own() -> tuple[int, int]:
         with open("/proc/self/maps") as maps:
@@ -221,6 +229,7 @@ def test_descriptors_and_memory_maps_are_given_back(network: Network) -> None:
     assert own() == before
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_the_books_balance(network: Network) -> None:
     with Tracer(netns=network.path) as tracer:
         for _ in range(5):
@@ -233,8 +242,8 @@ def test_the_books_balance(network: Network) -> None:
     assert (stats.lost_ring, stats.lost_map, stats.lost_probe) == (0, 0, 0)
 
 
-def test_probes_say_what_is_attached_and_why_not(traced: Callable[..., Trace]) -> None:
-    probes = traced().tracer.probes
+def test_probes_say_what_is_attached_and_why_not(everything: Trace) -> None:
+    probes = everything.tracer.probes
     for need, tried in itertools.groupby(sorted(probes, key=lambda probe: probe.need), key=lambda probe: probe.need):
         assert any(probe.attached for probe in tried), f"nothing meets the need of {need}"
     for probe in probes:
@@ -260,6 +269,7 @@ def test_both_ends_of_a_loopback_connection_have_names_of_their_own(trace: Trace
     assert all(len(conn) == 16 and int(conn, 16) for conn in names[0] | names[1])
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_the_tracers_own_connections_are_told_like_everybodys(traced: Callable[..., Trace]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -34,6 +34,7 @@ def empty(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_it_says_in_one_line_what_is_missing(empty: Path) -> None:
     with hidden(empty) as process:
         out, err = process.communicate(timeout=120)

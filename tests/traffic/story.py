@@ -88,14 +88,21 @@ def _is_of(event: ConnectionEvent, end: End) -> bool:
 def event_of(events: list[Event], end: End, kind: type[Kind]) -> Kind:
     """The one event of this kind that was told of the end."""
     found = [event for event in story(events, end) if isinstance(event, kind)]
-    assert len(found) == 1, found
+    assert len(found) == 1, describe(events, end)
     return found[0]
+
+
+def describe(events: list[Event], end: End) -> str:
+    """For the eyes, when a story is not as it should be: the end, and all that was told of its namespace."""
+    netns = end.opened.netns
+    around = [event for event in events if not isinstance(event, ConnectionEvent) or event.netns == netns]
+    return "\n".join([f"{end.direction} {end.local} → {end.remote}, in the namespace {netns}:", *map(str, around)])
 
 
 def assert_story(events: list[Event], told: Told) -> None:
     """Every key of every event of this end is the truth, and nothing else is told of it."""
     seen = story(events, told.end)
-    assert [event.event for event in seen] == told.kinds, f"of {told.end.local} → {told.end.remote}: {seen}"
+    assert [event.event for event in seen] == told.kinds, describe(events, told.end)
     assert len({event.conn for event in seen}) == 1, seen
     times = [event.time_ns for event in seen]
     assert times == sorted(times), seen

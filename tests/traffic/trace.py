@@ -9,7 +9,7 @@ from pytracecon import ConnectionEvent, Event, Failed, Lost, Tracer
 from traffic.actor import DEADLINE
 from traffic.end import End
 from traffic.network import Network
-from traffic.story import Told, assert_story, story, strangers
+from traffic.story import Told, assert_story, describe, story, strangers
 
 
 class Beacon:
@@ -87,9 +87,11 @@ class Trace:
         if alone:
             assert strangers(self.events, [told.end for told in all_told]) == []
 
-    def directions(self, end: End) -> set[str]:
-        """What the events of an end call its direction: of one older than the tracer, perhaps `unknown`."""
-        return {event.direction for event in story(self.events, end)}
+    def older_direction(self, end: End) -> str:
+        """What is told of the direction of an end older than the tracer: where nothing tells it any more, `unknown`."""
+        told = {event.direction for event in story(self.events, end)}
+        assert len(told) == 1 and told <= {end.direction, "unknown"}, describe(self.events, end)
+        return told.pop()
 
     def await_told(self, all_told: Iterable[Told]) -> bool:
         """Until as many events came as there should be; false if they did not."""
