@@ -31,7 +31,7 @@ class Search:
             self._failed = error
 
     def result(self) -> tuple[Finder, list[Libc] | None]:
-        """What it found, to whoever asks first; then a finder that is to look by itself. Waits, and raises its error."""
+        """What it found, to whoever asks first; then a finder that has not looked. Waits, and raises its error."""
         from pytracecon.libcs import Finder  # noqa: PLC0415
 
         self._thread.join()

@@ -174,7 +174,7 @@ NEEDS = (
     ),
     Need(
         "dns messages",
-        (Candidate("cgroup", ("packet_out", "packet_in"), ("unconnected_v4", "unconnected_v6")),),
+        (Candidate("tracepoint", ("packet_out", "packet_in"), ("unconnected_v4", "unconnected_v6")),),
         "programs that do not ask a libc have no names, and no connection is named by its TLS server name",
         wanted=_of_names,
     ),

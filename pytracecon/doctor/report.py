@@ -13,7 +13,7 @@ from pytracecon.views.wording import size
 
 WIDTH = 80
 _LABEL = 14
-_CELL = 12
+_CELL = 11
 
 
 class Notes:

@@ -194,7 +194,7 @@ class Joiner:
     def _answered(self, answers: list[Answered], offset_ns: int) -> list[Event]:
         events: list[Event] = []
         for answer in answers:
-            if answer.result == "ok" and answer.addresses and answer.asker is not None:
+            if answer.result == "ok" and answer.addresses:
                 self._learn(answer, answer.asker)
             if self._tells and answer.wanted and not self._is_ours(answer):
                 events.append(self._lookup_of(answer, offset_ns))
@@ -202,8 +202,7 @@ class Joiner:
 
     def _is_ours(self, answer: Answered) -> bool:
         """Asked for --reverse, by ourselves."""
-        ours = answer.asker is not None and answer.asker.process.pid == os.getpid()
-        return ours and self._reverse is not None and answer.type == "PTR"
+        return self._reverse is not None and answer.type == "PTR" and answer.asker.process.pid == os.getpid()
 
     def _learn(self, answer: Answered, asker: Asker) -> None:
         host = host_of(answer.name)
@@ -305,14 +304,14 @@ def _with(server_name: str, host: Host | None) -> Host:
     return (fitting[0], source, None) if fitting else (name, source, candidates)
 
 
-def _lookup(asker: Asker | None, time_ns: int) -> Lookup:
-    lookup = Lookup(time_ns)
-    if asker is not None:
-        lookup.netns = asker.netns or None
-        lookup.pid = asker.process.pid
-        lookup.comm = asker.comm
-        lookup.uid = asker.uid
-        lookup.tid = asker.tid
-        lookup.thread = asker.thread
-        lookup.cgroup = asker.cgroup or None
-    return lookup
+def _lookup(asker: Asker, time_ns: int) -> Lookup:
+    return Lookup(
+        time_ns,
+        netns=asker.netns or None,
+        pid=asker.process.pid,
+        comm=asker.comm,
+        uid=asker.uid,
+        tid=asker.tid,
+        thread=asker.thread,
+        cgroup=asker.cgroup or None,
+    )
