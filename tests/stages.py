@@ -4,7 +4,7 @@
     scripts/test --list          which there are
 
 Stages run one after the other and show their output. Only the virtual machines run side by side, one to a core, as
-each has a single processor; what a guest said is shown when it is done.
+each keeps to one processor; what a guest said is shown when it is done.
 """
 
 from __future__ import annotations
