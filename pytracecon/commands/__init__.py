@@ -12,6 +12,10 @@ __all__ = ["VERBS", "Verb", "verb_and_rest"]
 
 VERBS = {
     "trace": "every TCP connection, as it happens (the default)",
+    "connect": "who connects to what: tcpconnect",
+    "accept": "who accepts whom: tcpaccept",
+    "latency": "how long handshakes take: tcpconnlat",
+    "life": "what went over connections that ended: tcplife",
     "lookups": "every name that is looked up: by whom, how fast, what came of it",
     "doctor": "what of this can run here, and what is missing",
 }

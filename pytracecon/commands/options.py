@@ -7,7 +7,16 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["add_filters", "add_names", "add_output", "add_processes", "add_run", "add_tracer", "tracer_keywords"]
+__all__ = [
+    "add_filters",
+    "add_names",
+    "add_output",
+    "add_processes",
+    "add_run",
+    "add_tracer",
+    "shows_table",
+    "tracer_keywords",
+]
 
 _SEVERAL: dict[str, Any] = {"action": "append"}
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -22,6 +31,11 @@ def tracer_keywords(options: argparse.Namespace) -> dict[str, Any]:
     given = vars(options)
     parameters = signature(Filters.parse).parameters.values()
     return {each.name: given[each.name] for each in parameters if given.get(each.name) not in (None, each.default)}
+
+
+def shows_table(options: argparse.Namespace) -> bool:
+    """Whether the verb's own columns are written, and so nothing of an event but what stands in these."""
+    return options.format == "table" and getattr(options, "template", None) is None
 
 
 def add_processes(add: Callable[..., object]) -> None:
