@@ -105,11 +105,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    formats = ("table", "json", "csv")
-    group.add_argument("--format", choices=formats, default="table", metavar="|".join(formats), help="default: table")
+    formats = ("table", "json", "csv", "journal")
+    when = ("auto", "always", "never")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument("--format", choices=formats, default="table", metavar="|".join(formats), help="default: table")
+    form.add_argument("--template", metavar="LINE", help="a line of your own, such as '{comm} {remote_addr}'")
     group.add_argument("-o", dest="output", metavar="FILE", help="write there; created for its owner alone")
     group.add_argument("-a", dest="append", action="store_true", help="append to it")
     group.add_argument("--utc", action="store_true", help="times of the table in UTC, as those of JSON and CSV are")
+    group.add_argument(
+        "--color", choices=when, default="auto", metavar="|".join(when), help="tables; auto: on a terminal"
+    )
+    group.add_argument("--journal-socket", metavar="PATH", help="where --format journal sends entries to")
 
 
 def add_tracer(parser: argparse.ArgumentParser) -> None:
