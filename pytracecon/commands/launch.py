@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
 
-__all__ = ["launch"]
+__all__ = ["coloured", "launch"]
 
 
 def launch(
@@ -36,22 +36,20 @@ def launch(
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
-    from pytracecon.outputs import sink  # noqa: PLC0415
 
-    if options.append and options.output is None:
-        raise InvalidValue("-a: appends to which file? Give it with -o FILE")
+    _judge_output(options)
     count = None if options.count is None else values.number("--count", options.count, 1, 1 << 62)
     duration = None if options.duration is None else values.seconds("--duration", options.duration)
+    output = table if every_format else _output(options, table)
     if options.verbose:
         log_to_stderr(options.verbose)
-    file = options.output
-    target = sink.standard_output() if file is None else sink.open_file(file, append=options.append)
+    target = _target(options)
     try:
         from pytracecon.commands.session import Session  # noqa: PLC0415
 
         return Session(
             keywords,
-            table(target) if every_format else _output(options.format, target, table),
+            output(target),
             target,
             what=what,
             shows=shows,
@@ -66,14 +64,54 @@ def launch(
         target.close()
 
 
-def _output(form: str, target: Sink, table: Callable[[Sink], Output]) -> Output:
+def _judge_output(options: argparse.Namespace) -> None:
+    if options.append and options.output is None:
+        raise InvalidValue("-a: appends to which file? Give it with -o FILE")
+    if options.format == "journal" and options.output is not None:
+        raise InvalidValue("-o: the journal is no file; leave it out, or take another --format")
+    if options.format != "journal" and options.journal_socket is not None:
+        raise InvalidValue("--journal-socket: nothing is sent there without --format journal")
+
+
+def _target(options: argparse.Namespace) -> Sink:
+    from pytracecon.outputs import sink  # noqa: PLC0415
+
+    if options.format == "journal":
+        from pytracecon.outputs.journal import SOCKET, JournalSink  # noqa: PLC0415
+
+        return JournalSink(SOCKET if options.journal_socket is None else options.journal_socket)
+    if options.output is None:
+        return sink.standard_output()
+    return sink.open_file(options.output, append=options.append)
+
+
+def _output(options: argparse.Namespace, table: Callable[[Sink], Output]) -> Callable[[Sink], Output]:
+    """What makes the output for a sink. A template is judged before there is one."""
     # The one that is asked for, not the others: msgspec alone takes as long to import as the rest together.
-    if form == "json":
+    if options.template is not None:
+        from pytracecon.outputs.template import Template, TemplateLines  # noqa: PLC0415
+
+        template = Template.parse("--template", options.template)
+        return lambda _: TemplateLines(template)
+    if options.format == "json":
         from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
 
-        return JsonLines()
-    if form == "csv":
+        return lambda _: JsonLines()
+    if options.format == "csv":
         from pytracecon.outputs.csv_rows import CsvRows  # noqa: PLC0415
 
-        return CsvRows()
-    return table(target)
+        return lambda _: CsvRows()
+    if options.format == "journal":
+        from pytracecon.outputs.journal import Journal  # noqa: PLC0415
+
+        return lambda _: Journal()
+    return lambda target: coloured(table(target), options.color, target)
+
+
+def coloured(output: Output, choice: str, target: Sink) -> Output:
+    """A table with the colours that --color asks for. What is none has no colours."""
+    from pytracecon.outputs import colour, table  # noqa: PLC0415
+
+    if isinstance(output, table.Table):
+        output.coloured = colour.wanted(choice, terminal=target.is_terminal)
+    return output

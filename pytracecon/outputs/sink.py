@@ -59,6 +59,10 @@ class Sink:
         """Whether somebody could go away while nothing is written (`reader_is_gone` tells)."""
         return self._has_reader
 
+    @property
+    def is_terminal(self) -> bool:
+        return self._is_terminal
+
     def begin(self, header: bytes) -> None:
         """Now it is certain that there will be output: what a file held before goes, and the header is written."""
         if self._restart:

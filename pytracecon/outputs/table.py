@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytracecon.events import Event
-from pytracecon.outputs import Piece
+from pytracecon.outputs import Piece, colour
 from pytracecon.text import width
 
 __all__ = ["Column", "Table"]
@@ -54,9 +54,12 @@ class Table:
         self._hang = [column.name for column in columns].index(hang)
         self._gap = gap
         self._widths = [column.width for column in columns]
+        self.coloured = False
+        """Lines have the colours of `outputs.colour`."""
 
     def header(self) -> bytes:
-        return self._text([column.name for column in self._columns], self._terminal()).encode()
+        text = self._text([column.name for column in self._columns], self._terminal())
+        return (colour.painted(text, colour.HEADER) if self.coloured else text).encode()
 
     def render(self, events: Iterable[Event]) -> list[Piece]:
         terminal = self._terminal()
@@ -68,6 +71,8 @@ class Table:
                 if cell is not None and len(cell) > self._widths[at] and cells[at + 1] is not None:
                     widened |= self._widen(at, width(cell), terminal)
             text = self._text(cells, terminal)
+            if self.coloured:
+                text = colour.painted(text, colour.style(event))
             pieces.append(((self.header() if widened else b"") + text.encode(), 1))
         return pieces
 
