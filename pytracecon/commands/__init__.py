@@ -17,6 +17,7 @@ VERBS = {
     "latency": "how long handshakes take: tcpconnlat",
     "life": "what went over connections that ended: tcplife",
     "lookups": "every name that is looked up: by whom, how fast, what came of it",
+    "run": "a command, and what it does on the network; or may do",
     "doctor": "what of this can run here, and what is missing",
 }
 
