@@ -120,6 +120,8 @@ def shows(options: argparse.Namespace, answers: Answers) -> Callable[[Event], bo
 def _refuse(options: argparse.Namespace) -> None:
     if options.counts and options.dns:
         raise InvalidValue("-c: counts connections of all names together; leave -d out, or give it without -c")
+    if options.counts and options.all:
+        raise InvalidValue("-c: counts attempts, and those that fail are among them; leave --all out")
     if options.counts and not shows_table(options):
         raise InvalidValue("-c: its counts are a table; leave it out, or the other format")
     if options.dns and not options.names:

@@ -35,7 +35,7 @@ def tracer_keywords(options: argparse.Namespace) -> dict[str, Any]:
 
 def shows_table(options: argparse.Namespace) -> bool:
     """Whether the verb's own columns are written, and so nothing of an event but what stands in these."""
-    return options.format == "table" and getattr(options, "template", None) is None
+    return options.format == "table" and options.template is None
 
 
 def add_processes(add: Callable[..., object]) -> None:
