@@ -226,7 +226,7 @@ class Joiner:
         lookup.source = "dns"
         lookup.server = self._address(answer.server)
         lookup.within = "libc" if answer.within else None
-        lookup.partial = True if answer.partial else None
+        lookup.partial = True if answer.partial and answer.addresses else None
         return lookup
 
     def _rendered(self, addresses: tuple[bytes, ...]) -> list[str] | None:

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* A packet as a program of a cgroup sees it, at the socket that sends or receives it. */
+#ifndef PYTRACECON_PACKET_BPF_H
+#define PYTRACECON_PACKET_BPF_H
+
+#include "asker.bpf.h"
+
+#define PART 1536 /* bytes of payload in the largest record */
+
+/* Where in a packet the payload is, and what its headers say of the other end. */
+struct layout {
+	__u32 payload;
+	__u32 seq;
+	__u16 remote_port;
+	__u16 reserved;
+	__u8 remote[16];
+};
+
+/* Whatever reaches a socket has its headers in one piece: IP, UDP and TCP have pulled them, or have just written them. */
+static __always_inline bool take_layout(struct layout *layout, const struct __sk_buff *skb, bool tcp, bool sent)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end, *transport;
+	__u32 length;
+
+	if (data + 40 > end)
+		return false;
+	if (data[0] >> 4 == 4) {
+		length = (data[0] & 15) * 4;
+		put_v4(layout->remote, *(const __be32 *)(data + (sent ? 16 : 12)));
+	} else {
+		length = 40; /* a packet with further headers in between is not understood, and not told */
+		if (data[6] != (tcp ? IPPROTO_TCP_NUMBER : IPPROTO_UDP_NUMBER))
+			return false;
+		__builtin_memcpy(layout->remote, data + (sent ? 24 : 8), 16);
+	}
+	transport = data + length;
+	if (transport + (tcp ? 20 : 8) > end)
+		return false;
+	layout->remote_port = bpf_ntohs(*(const __be16 *)(transport + (sent ? 2 : 0)));
+	layout->payload = length + 8;
+	if (tcp) {
+		layout->seq = bpf_ntohl(*(const __be32 *)(transport + 4));
+		layout->payload = length + (transport[12] >> 4) * 4;
+	}
+	return true;
+}
+
+static __always_inline struct sock *address_of(const void *sk)
+{
+	struct sock *address = NULL;
+
+	/* To the verifier a pointer has no bits: read it as bytes. */
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	return address;
+}
+
+/* How much was loaded: all, or nothing. 5.10 must see that the length is not 0, and learns nothing from `if (length)`. */
+static __always_inline __u32 load(struct __sk_buff *skb, __u32 from, void *to, __u32 length, const __u32 room)
+{
+	__u32 last = length - 1;
+
+	barrier_var(last);
+	if (last >= room || bpf_skb_load_bytes(skb, from, to, last + 1))
+		return 0;
+	return length;
+}
+
+#endif
