@@ -236,11 +236,14 @@ def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = Non
             partial,
             *rest(tail, proto, flags),
         )
-        if names is not None and remote in named and direction == "out" and (began := _began(kind, time, tail)):
-            cgroup, born, _netns, pid, *_ = _PROCESS.unpack(process)
-            names.label(made, subflow_of or number, (pid, born), cgroup, remote, began)
-            if kind in _OVER and not subflow_of:
-                names.over(number)
+        if names is not None and remote in named:
+            if direction == "out" and (began := _began(kind, time, tail)):
+                cgroup, born, _netns, pid, *_ = _PROCESS.unpack(process)
+                names.label(made, subflow_of or number, (pid, born), cgroup, remote, began)
+                if kind in _OVER and not subflow_of:
+                    names.over(number)
+            else:
+                names.label_by_address(made, remote)
         events.append(made)
         at += batch[at + wire.WORDS_OFFSET] << 3
     return events

@@ -73,7 +73,7 @@ class Json:
         self._named[:] = bytes(len(self._named))
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
-        if self._shown is None:
+        if self._shown is None and (self._names is None or not self._names.asks_back):
             made = self._lines_of(batch, offset_ns)
             return made, Counts(0 if self._names is None else self._names.counted(), 0)
         events, counts = seen(decode(batch, offset_ns, self._names), self._names, self._shown)

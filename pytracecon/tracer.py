@@ -52,7 +52,7 @@ class Stats:
     `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
     `handed` went to the user's code, `lost` events among them, and `left_out` did not: a filter on names, which the
     kernel side does not know, left them out. `lost_names` records from which names are learnt found the ring full, too:
-    some connections may lack a name, and lookups be missing. `lost_map` connections did not fit into the
+    some connections may lack a name, and lookups be missing; `evicted_names` had to make room for others. `lost_map` connections did not fit into the
     kernel's table, and `lost_probe` times the kernel passed a hook by.
     """
 
@@ -64,6 +64,7 @@ class Stats:
     lost_map: int
     lost_names: int
     lost_probe: int
+    evicted_names: int = 0
 
     @property
     def lost(self) -> int:
@@ -133,6 +134,7 @@ class Tracer:
             lost_map=reader.lost_map,
             lost_names=reader.lost_names,
             lost_probe=reader.lost_probe,
+            evicted_names=0 if self._names is None else self._names.evicted,
         )
 
     @property

@@ -192,6 +192,7 @@ def identity(stats: Stats, written: int, *, output: int, unread: int, left_out: 
     return (
         f"{stats.wanted} events wanted = {stats.delivered} delivered{others} + {stats.lost_ring} lost in the ring; "
         f"{stats.handed} events handed over = {said}"
+        + (f"; {stats.evicted_names} names forgotten for others" if stats.evicted_names else "")
     )
 
 

@@ -78,6 +78,11 @@ class Joiner:
         """Remotes whose connections may have a name: of others, nobody has to ask."""
         return self._named if self._reverse is None else _Everything()
 
+    @property
+    def asks_back(self) -> bool:
+        """Any event may get a name."""
+        return self._reverse is not None
+
     def watch(self, on_address: Callable[[bytes], None], on_reset: Callable[[], None]) -> None:
         """`on_address` is called with each address that may have a name from now on; `on_reset` when none may."""
         self._on_address, self._on_reset = on_address, on_reset
@@ -86,8 +91,9 @@ class Joiner:
 
     @property
     def evicted(self) -> int:
-        """Names that had to go for others before their time."""
-        return self._claims.evicted
+        """Names, questions and beginnings of connections that had to go for others before their time."""
+        others = (self._exchanges, self._hellos)
+        return self._claims.evicted + sum(each.evicted for each in others if each is not None)
 
     def _claimed(self, address: bytes) -> None:
         self._named.add(address)
@@ -265,10 +271,20 @@ class Joiner:
                 self._hosts[conn] = host, remote
                 if len(self._hosts) > self._most:
                     self._hosts.popitem(last=False)
-        if host is None and self._reverse is not None:
-            host = self._asked_back(remote)
-        if host is not None:
+        if host is None:
+            self.label_by_address(event, remote)
+        else:
             event.host, event.host_source, event.host_candidates = host
+
+    def label_by_address(self, event: ConnectionEvent, remote: bytes) -> None:
+        """With --reverse: the name that the address has, once that is known. It is asked for, and not waited for."""
+        if self._reverse is None:
+            return
+        name = self._reverse.name_of(remote)
+        if name is None:
+            self._reverse.ask(remote)
+        else:
+            event.host, event.host_source = name, "ptr"
 
     def _decided(self, process: tuple[int, int], cgroup: int, remote: bytes, began: int) -> Host | None:
         claims = self._claims.claims_of(ProcessKey(*process), cgroup, remote, began)
@@ -276,14 +292,6 @@ class Joiner:
             return None
         latest = claims[0]
         return latest.name, latest.source, [claim.name for claim in claims] if len(claims) > 1 else None
-
-    def _asked_back(self, remote: bytes) -> Host | None:
-        assert self._reverse is not None  # noqa: S101 - its caller looked
-        name = self._reverse.name_of(remote)
-        if name is None:
-            self._reverse.ask(remote)
-            return None
-        return name, "ptr", None
 
     def over(self, conn: int) -> None:
         """The connection has ended: what was decided for it is of no more use."""
