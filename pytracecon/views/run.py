@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from pytracecon.connections import Connection
 from pytracecon.running import exit_status
 from pytracecon.summary import Accepted, Destination, Reached, Summary
 from pytracecon.text import safe
 from pytracecon.views.wording import UNKNOWN, duration, endpoint, host, several, size
 
-__all__ = ["document", "notice", "text"]
+__all__ = ["document", "notice", "text", "violations"]
 
 _MOST = 50
 _MOST_ADDRESSES = 6
@@ -44,6 +46,11 @@ def text(ended: int, seconds: float, summary: Summary, left: Mapping[int, str]) 
 def notice(ended: int, seconds: float, summary: Summary, left: Mapping[int, str]) -> str:
     """What is said where the rest goes to a file."""
     return "".join(f"{line}\n" for line in [*_headline(ended, seconds, summary), *_remarks(summary, left)])
+
+
+def violations(connections: Iterable[Connection]) -> list[str]:
+    """A line for each that was not allowed; equal ones are counted."""
+    return [_violation(each, count) for each, count in Counter(map(Reached.by, connections)).items()]
 
 
 def _headline(ended: int, seconds: float, summary: Summary) -> Iterator[str]:
@@ -112,8 +119,8 @@ def _failed_lookups(summary: Summary) -> Iterator[str]:
 
 
 def _remarks(summary: Summary, left: Mapping[int, str]) -> Iterator[str]:
-    violations = (_violation(each, count) for each, count in summary.not_allowed.items())
-    yield from _shortened(violations, len(summary.not_allowed), "that are not allowed")
+    lines = (f"  {_violation(each, count)}" for each, count in summary.not_allowed.items())
+    yield from _shortened(lines, len(summary.not_allowed), "that are not allowed")
     if summary.guard is not None and summary.lost:
         yield "  something was lost: whether all that was reached is allowed is not known"
     if left:
@@ -124,7 +131,7 @@ def _remarks(summary: Summary, left: Mapping[int, str]) -> Iterator[str]:
 def _violation(each: Reached, count: int) -> str:
     who = f"{UNKNOWN if each.comm is None else safe(each.comm)} ({UNKNOWN if each.pid is None else each.pid})"
     name = "" if each.host is None else f"{host(each.host, _LONGEST_NAME)}, "
-    return f"  not allowed: {who} to {name}{endpoint(each.address, each.port)} ({count})"
+    return f"not allowed: {who} to {name}{endpoint(each.address, each.port)} ({count})"
 
 
 def _shortened(lines: Iterator[str], total: int, what: str) -> Iterator[str]:
