@@ -377,6 +377,20 @@ def test_the_library_of_a_container_that_is_gone_is_unused(
     assert told(finder.of_program(run(glibc_root).pid)), "and is told again when it is used again"
 
 
+@pytest.mark.parametrize("own_mounts", [True, False], ids=["container", "chroot"])
+def test_a_library_that_no_process_uses_yet_is_found_in_its_root(
+    glibc_root: Path, tmp_path: Path, finder: Finder, told: Told, own_mounts: bool
+) -> None:
+    root = tmp_path / "static"
+    copy(library(glibc_root), root / DEFAULT)
+    contained = contained_by(root, own_mounts=own_mounts)
+    try:
+        libc = told(finder.of_this_host())[(root / DEFAULT).stat().st_ino]
+    finally:
+        contained.close()
+    assert libc.path_shown == f"/proc/{contained.pid}/root/{DEFAULT}"
+
+
 def test_a_search_in_many_steps_finds_the_same(glibc_root: Path, musl_root: Path, run: Run, told: Told) -> None:
     run(glibc_root)
     run(musl_root)
@@ -398,12 +412,12 @@ def test_a_new_program_in_a_known_container_is_looked_at(
     assert [libc.flavour for libc in told(finder.of_program(contained.pid)).values()] == ["musl"]
 
 
-def contained_by(root: Path, before: str = "true") -> Contained:
+def contained_by(root: Path, before: str = "true", *, own_mounts: bool = True) -> Contained:
     """A process that needs nothing in its root."""
     busybox = shutil.which("busybox")
     assert busybox
     copy(Path(busybox), root / "busybox")
-    contained = Contained(root, "/busybox", "sh", "-c", "echo ready; read line", before=before)
+    contained = Contained(root, "/busybox", "sh", "-c", "echo ready; read line", before=before, own_mounts=own_mounts)
     contained.hears("ready")
     return contained
 

@@ -201,6 +201,22 @@ def tag_at(data: bytes, wanted: int) -> int:
     raise AssertionError(f"no entry {wanted:#x}")
 
 
+def symbol_at(data: bytes, name: bytes) -> int:
+    """Where in glibc its symbol lies; the tables are in the first segment, where addresses are offsets."""
+    symbols, strings = (struct.unpack_from("<Q", data, tag_at(data, tag))[0] for tag in (SYMTAB, STRTAB))
+    for at in range(symbols, strings, 24):
+        text = strings + struct.unpack_from("<I", data, at)[0]
+        if data[text : text + len(name) + 1] == name + b"\0":
+            return at
+    raise AssertionError("no such symbol")
+
+
+def load_at(data: bytes, number: int) -> int:
+    """Where in the file the program header of that segment lies."""
+    headers = (64 + 56 * index for index in range(struct.unpack_from("<H", data, 56)[0]))
+    return [at for at in headers if struct.unpack_from("<I", data, at)[0] == 1][number]
+
+
 HASH, STRTAB, SYMTAB, STRSZ, SYMENT, GNU_HASH = 4, 5, 6, 10, 11, 0x6FFFFEF5
 
 
@@ -226,6 +242,9 @@ HASH, STRTAB, SYMTAB, STRSZ, SYMENT, GNU_HASH = 4, 5, 6, 10, 11, 0x6FFFFEF5
         (lambda data: changed(data, tag_at(data, STRSZ), "<Q", 1), "outside its strings"),
         (lambda data: changed(data, tag_at(data, SYMENT), "<Q", 0), "symbols cannot be"),
         (lambda data: changed(data, tag_at(data, SYMTAB) - 8, "<Q", 0x7000), "lacks the entry"),
+        (lambda data: changed(data, symbol_at(data, b"getaddrinfo") + 8, "<Q", 64), "not executable"),
+        (lambda data: changed(data, symbol_at(data, b"getaddrinfo") + 8, "<Q", 1 << 50), "in none of its segments"),
+        (lambda data: changed(data, load_at(data, 1) + 16, "<Q", 0), "overlap"),
         (lambda data: data[: len(data) // 2], "ends too early|none of its segments|neither glibc"),
     ],
 )
@@ -236,6 +255,14 @@ def test_a_libc_that_was_damaged_is_refused_with_a_reason(
     damaged.write_bytes(lie(glibc().read_bytes()))
     with pytest.raises(NotALibc, match=why):
         recognised(damaged)
+
+
+def test_a_function_that_is_only_wanted_of_others_is_none(tmp_path: Path) -> None:
+    """A program that takes its address has one with an address of its own, but of no section."""
+    data = glibc().read_bytes()
+    copy = tmp_path / "libc.so.6"
+    copy.write_bytes(changed(data, symbol_at(data, b"getaddrinfo") + 6, "<H", 0))
+    assert list(recognised(copy)[1]) == [name for name in FUNCTIONS if name != "getaddrinfo"]
 
 
 def with_chains(links: list[int]) -> bytes:
