@@ -25,7 +25,6 @@ import pytest
 
 if TYPE_CHECKING:
     from pytracecon.connections import Connection
-    from pytracecon.errors import PytraceconError
     from pytracecon.guard import Guard
     from pytracecon.tracer import Tracer
 
@@ -160,7 +159,7 @@ class _Watch:
 
 
 _WATCH = pytest.StashKey[_Watch]()
-_REFUSED = pytest.StashKey["PytraceconError"]()
+_REFUSED = pytest.StashKey[Exception]()
 _WATCHED = pytest.StashKey[Connections]()
 _TOLD = pytest.StashKey[set[str]]()
 
@@ -242,14 +241,19 @@ class _Guarding:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        """Whatever happens, the others' part is done: pytest's own teardown relies on that."""
         from pytracecon import errors  # noqa: PLC0415
 
+        refused = None
+        item.stash[_TOLD] = set()
         try:
             item.stash[_WATCHED] = _watch(item.config).begin()
         except errors.PytraceconError as error:
-            pytest.fail(f"what this test reaches cannot be guarded: {error}", pytrace=False)
-        item.stash[_TOLD] = set()
-        return (yield)
+            refused = str(error)
+        done = yield
+        if refused is not None:
+            pytest.fail(f"what this test reaches cannot be guarded: {refused}", pytrace=False)
+        return done
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
