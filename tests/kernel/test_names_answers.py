@@ -8,6 +8,7 @@ import pytest
 
 from traffic.actor import Actor
 from traffic.answers import Answer, addresses
+from traffic.cases import with_slow
 from traffic.naming import EAI, H_ERRNO, UNNAMED, assert_asked, lookups, name_of, the_lookup, visit
 from traffic.resolver import DNSMASQ, HUGE, MANY, SCRIPTED, Place, unique
 from traffic.trace import Trace
@@ -39,7 +40,7 @@ def test_any_address_of_either_family_has_the_name(
     assert name_of(trace.settle(), end) == ("both.test", "getaddrinfo" if way == "library" else "dns")
 
 
-@pytest.mark.parametrize("at", [0, 1, 15, 29])
+@pytest.mark.parametrize("at", with_slow([0, 1, 15, 29], 29))
 def test_any_of_thirty_addresses_has_the_name(trace: Trace, place: Place, client: Actor, at: int) -> None:
     step = client.do("lookup", "many.test", 4, 1)
     found = unique(step.extra["addresses"])
@@ -65,8 +66,8 @@ def test_of_four_hundred_addresses_some_may_be_missing_but_then_it_says_so(
     assert name_of(events, first) == ("huge.test", "getaddrinfo")
 
 
-@pytest.mark.parametrize("family", [0, 4, 6])
-@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("family", with_slow([0, 4, 6], 0))
+@pytest.mark.parametrize("kind", with_slow([0, 1], 0))
 def test_each_address_is_told_once_in_the_order_of_the_library(
     trace: Trace, client: Actor, family: int, kind: int
 ) -> None:
@@ -75,7 +76,7 @@ def test_each_address_is_told_once_in_the_order_of_the_library(
     assert_asked(lookup, step, name="both.test", result="ok", server=None, type=None, within=None)
 
 
-@pytest.mark.parametrize("how", ["plain", "2", "r", "2r"])
+@pytest.mark.parametrize("how", with_slow(["plain", "2", "r", "2r"], "plain", "2r"))
 def test_the_old_functions_are_lookups_too(trace: Trace, place: Place, client: Actor, how: str) -> None:
     step = client.do("hostbyname", "one.test", 4, how)
     end = visit(client, place.web, "127.0.0.11")
@@ -125,8 +126,8 @@ def test_what_the_library_asks_by_packets_is_told_as_its_own(trace: Trace, clien
     assert len(lookups(events, client)) == 3
 
 
-@pytest.mark.parametrize("verb", ["lookup", "plain", "2r"])
-@pytest.mark.parametrize("case", ["nobody.test", "broken.scripted.test", "six.test"])
+@pytest.mark.parametrize("verb", with_slow(["lookup", "plain", "2r"], "lookup", "2r"))
+@pytest.mark.parametrize("case", with_slow(["nobody.test", "broken.scripted.test", "six.test"], "nobody.test"))
 def test_a_failure_of_the_library_is_told_by_its_name(
     trace: Trace, place: Place, client: Actor, verb: str, case: str
 ) -> None:
@@ -170,16 +171,18 @@ RCODES = {
 }
 
 
-@pytest.mark.parametrize("name", RCODES)
+@pytest.mark.parametrize("name", with_slow(RCODES, "nobody.test", "loop.scripted.test"))
 def test_a_server_that_says_no_is_quoted(trace: Trace, place: Place, client: Actor, name: str) -> None:
     says, server, result = RCODES[name]
     place.scripted.says[name] = says
     step = client.do("resolve", name, A, server, 53, "connected")
     lookup = the_lookup(trace.settle(), client)
+    facts: dict[str, object] = {"name": name, "type": "A", "server": server, "result": result, "source": "dns"}
     if result == "malformed":
         # How much of it still counts is not said.
         step.extra["addresses"] = lookup.addresses or []
-    assert_asked(lookup, step, name=name, type="A", server=server, result=result, source="dns")
+        facts["partial"] = lookup.partial
+    assert_asked(lookup, step, **facts)
 
 
 def test_a_question_that_is_never_answered_ends_by_itself(trace: Trace, place: Place) -> None:
@@ -199,6 +202,7 @@ def test_a_question_that_is_never_answered_ends_by_itself(trace: Trace, place: P
         assert len(place.scripted.questions(name)) == 1
 
 
+@pytest.mark.slow
 def test_half_an_answer_and_one_to_nothing(trace: Trace, place: Place) -> None:
     """The other half is waited for; what does not repeat the question does not answer it."""
     half, other = "half.scripted.test", "nonsense.scripted.test"

@@ -97,18 +97,8 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--name both.*",
-        "--slower 250",
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in FILTERS
-            if each not in ("--name both.*", "--slower 250")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", FILTERS)
 def test_lookups_by_name_time_and_outcome(run: Callable[..., Command], place: Place, client: Actor, words: str) -> None:
     command = run("lookups", "--format", "json", *words.split())
     look_around(place, client)
@@ -116,6 +106,7 @@ def test_lookups_by_name_time_and_outcome(run: Callable[..., Command], place: Pl
     assert told == FILTERS[words]
 
 
+@pytest.mark.slow
 def test_connections_to_a_host(run: Callable[..., Command], place: Place, client: Actor) -> None:
     command = run("--format", "json", "--host", "one.*", "--events", "connect,close")
     for name in ("one.test", "two.test"):
@@ -127,6 +118,7 @@ def test_connections_to_a_host(run: Callable[..., Command], place: Place, client
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["", "--no-names"])
 def test_the_view_has_a_column_of_hosts(run: Callable[..., Command], place: Place, client: Actor, words: str) -> None:
     command = run(*words.split())

@@ -10,6 +10,7 @@ import pytest
 from pytracecon import ConnectionEvent, Event
 from pytracecon.events import Lookup
 from traffic.actor import Actor
+from traffic.cases import with_slow
 from traffic.naming import name_of, visit
 from traffic.network import Network
 from traffic.resolver import DNSMASQ, Place
@@ -58,7 +59,7 @@ LOOKUPS: dict[str, tuple[Keywords, set[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LOOKUPS)
+@pytest.mark.parametrize("case", with_slow(LOOKUPS, "a process", "a namespace"))
 def test_lookups_are_those_of_whom_the_filter_means(traced: Callable[..., Trace], crowd: Crowd, case: str) -> None:
     keywords, expected = LOOKUPS[case]
     trace = traced(**keywords(crowd))
@@ -66,6 +67,7 @@ def test_lookups_are_those_of_whom_the_filter_means(traced: Callable[..., Trace]
     assert told(trace.settle(), Lookup) == expected
 
 
+@pytest.mark.slow
 def test_lookups_that_are_not_wished_for_name_all_the_same(traced: Callable[..., Trace], crowd: Crowd) -> None:
     trace = traced(netns=crowd.place.path, events=["connect", "close"])
     crowd.traffic()
@@ -81,6 +83,7 @@ def test_a_filter_of_connections_does_not_hide_their_names(traced: Callable[...,
     assert told(trace.settle(), ConnectionEvent) == {("alice", "one.test")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -106,6 +109,7 @@ def test_without_names_nothing_is_told_of_them(traced: Callable[..., Trace], tra
     assert {("alice", "one.test"), ("bob", "two.test")} <= told(trace.settle(), ConnectionEvent), "another one does"
 
 
+@pytest.mark.slow
 def test_two_tracers_each_know_the_names(traced: Callable[..., Trace], place: Place) -> None:
     client: Actor = place.actor("client")
     traces = [traced(netns=place.path) for _ in range(2)]

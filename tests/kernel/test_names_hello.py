@@ -8,6 +8,7 @@ import pytest
 
 from pytracecon import Close, Connect, Established
 from traffic.actor import Actor
+from traffic.cases import with_slow
 from traffic.end import End, close, pair
 from traffic.naming import UNNAMED, name_of
 from traffic.resolver import Place, in_hex
@@ -70,7 +71,7 @@ def test_a_connection_by_address_has_the_name_of_its_client_hello(trace: Trace, 
     assert_named_by_hello(trace, say(client, place, client_hello("shop.example")), "shop.example")
 
 
-@pytest.mark.parametrize("at", [1, 5, 6, 43, 100, 140, -1])
+@pytest.mark.parametrize("at", with_slow([1, 5, 6, 43, 100, 140, -1], 1, 100))
 def test_a_client_hello_in_two_writes(trace: Trace, place: Place, client: Actor, at: int) -> None:
     hello = client_hello("shop.example")
     assert_named_by_hello(trace, say(client, place, hello[:at], hello[at:]), "shop.example")
@@ -107,7 +108,7 @@ NOT_HELLOS = {
 }
 
 
-@pytest.mark.parametrize("kind", NOT_HELLOS)
+@pytest.mark.parametrize("kind", with_slow(NOT_HELLOS, "zeros", "the beginning of one", "lengths that lie"))
 def test_what_is_no_client_hello_names_nothing(trace: Trace, place: Place, client: Actor, kind: str) -> None:
     data = NOT_HELLOS[kind]
     end = say(client, place, *([data] if data else []))

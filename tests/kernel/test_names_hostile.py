@@ -17,6 +17,7 @@ import pytest
 
 from traffic.actor import DEADLINE, Actor
 from traffic.answers import addresses
+from traffic.cases import with_slow
 from traffic.naming import name_of, the_lookup, visit
 from traffic.resolver import SCRIPTED, Place, in_hex
 from traffic.trace import Trace
@@ -43,7 +44,7 @@ def client(place: Place) -> Actor:
     return place.actor("client")
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 255, 256, 4096])
+@pytest.mark.parametrize("size", with_slow([0, 1, 63, 255, 256, 4096], 0, 255, 4096))
 @pytest.mark.parametrize("verb", ["lookup", "lookup-edge"])
 def test_a_name_of_any_length_wherever_it_lies(trace: Trace, place: Place, client: Actor, size: int, verb: str) -> None:
     """What is not told of a longer one is said to be missing."""
@@ -65,7 +66,7 @@ def test_a_name_of_any_length_wherever_it_lies(trace: Trace, place: Place, clien
     assert told == name.decode() or (len(told) >= 255 and getattr(lookup, "partial", None) is True)
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", with_slow(NAMES, "escape sequences", "no UTF-8"))
 def test_a_hostile_name_is_a_lookup_that_failed(trace: Trace, client: Actor, kind: str) -> None:
     step = client.do("lookup", in_hex(NAMES[kind] + b".test"), 4, 1)
     lookup = the_lookup(trace.settle(), client, source="getaddrinfo")
@@ -129,8 +130,8 @@ def make_trouble(place: Place, client: Actor) -> int:
     return len(NAMES) * 3 + 1
 
 
-@pytest.mark.parametrize("verb", ["lookups", "trace"])
-@pytest.mark.parametrize("form", ["table", "json", pytest.param("csv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("verb", with_slow(["lookups", "trace"], "trace"))
+@pytest.mark.parametrize("form", with_slow(["table", "json", "csv"], "table"))
 def test_no_output_lets_a_control_through(
     run: Callable[..., Command], place: Place, client: Actor, verb: str, form: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pytracecon import Event
 from traffic.actor import DEADLINE, Actor
+from traffic.cases import with_slow
 from traffic.jail import Jail
 from traffic.naming import assert_asked, lookups, name_of, the_lookup, visit
 from traffic.resolver import DNSMASQ, Place
@@ -95,7 +96,7 @@ def a_link_out(path: Path) -> None:
     path.symlink_to("/../../../../../../../../proc/self/mem")
 
 
-@pytest.mark.parametrize("bad", [a_fifo, a_gigabyte_of_nothing, a_link_loop, a_folder, a_link_out])
+@pytest.mark.parametrize("bad", with_slow([a_fifo, a_gigabyte_of_nothing, a_link_loop, a_folder, a_link_out], a_fifo))
 def test_what_is_only_named_like_a_library_harms_nothing(
     traced: Callable[..., Trace],
     place: Place,

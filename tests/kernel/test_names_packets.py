@@ -10,6 +10,7 @@ import pytest
 from pytracecon import Event
 from traffic.actor import Actor
 from traffic.answers import NameServer, addresses
+from traffic.cases import with_slow
 from traffic.end import close, listen, pair
 from traffic.naming import assert_asked, lookups, name_of, the_lookup, visit
 from traffic.network import Network
@@ -18,6 +19,8 @@ from traffic.trace import Trace
 
 A, AAAA = 1, 28
 WAYS = ["connected", "unconnected", "sendmmsg", "unconnected-sendmmsg", "tcp", "tcp-bytes"]
+TO_EITHER = [(way, server) for way in WAYS for server in (DNSMASQ, "::1")]
+QUICK = [(way, DNSMASQ) for way in WAYS] + [("unconnected", "::1"), ("tcp", "::1")]
 BIG = tuple(f"10.3.{third}.{last}" for third in range(2) for last in range(1, 101))
 
 
@@ -26,9 +29,9 @@ def client(place: Place) -> Actor:
     return place.actor("client")
 
 
-@pytest.mark.parametrize("server", [DNSMASQ, "::1"])
-@pytest.mark.parametrize("way", WAYS)
-def test_any_socket_may_ask(trace: Trace, place: Place, client: Actor, way: str, server: str) -> None:
+@pytest.mark.parametrize("way_and_server", with_slow(TO_EITHER, *QUICK), ids=" to ".join)
+def test_any_socket_may_ask(trace: Trace, place: Place, client: Actor, way_and_server: tuple[str, str]) -> None:
+    way, server = way_and_server
     step = client.do("resolve", "one.test", A, server, 53, way)
     end = visit(client, place.web, "127.0.0.11")
     events = trace.settle()
@@ -37,14 +40,14 @@ def test_any_socket_may_ask(trace: Trace, place: Place, client: Actor, way: str,
     assert name_of(events, end) == ("one.test", "dns")
 
 
-@pytest.mark.parametrize("server", [DNSMASQ, "::1"])
+@pytest.mark.parametrize("server", with_slow([DNSMASQ, "::1"], "::1"))
 def test_a_thread_asks(trace: Trace, client: Actor, server: str) -> None:
     step = client.thread("asking").do("resolve", "both.test", AAAA, server, 53, "unconnected")
     lookup = the_lookup(trace.settle(), client)
     assert_asked(lookup, step, name="both.test", type="AAAA", server=server, result="ok")
 
 
-@pytest.mark.parametrize("pieces", ["", "pieces"])
+@pytest.mark.parametrize("pieces", with_slow(["", "pieces"], "pieces"))
 @pytest.mark.parametrize(
     ("name", "how", "least", "all_addresses"),
     [
@@ -118,7 +121,7 @@ def test_many_questions_over_one_socket_are_each_a_lookup(
     assert lookups(trace.events, server) == [], "who answers has asked nothing"
 
 
-@pytest.mark.parametrize("how", ["connected", "unconnected edns-8192", "tcp"])
+@pytest.mark.parametrize("how", with_slow(["connected", "unconnected edns-8192", "tcp"], "unconnected edns-8192"))
 @pytest.mark.parametrize(("here_addr", "there_addr"), [("10.9.0.1", "10.9.0.2"), ("fd00:9::1", "fd00:9::2")])
 def test_a_server_across_a_wire(
     trace: Trace, networks: Callable[[], Network], how: str, here_addr: str, there_addr: str

@@ -11,6 +11,7 @@ import pytest
 
 from pytracecon import ConnectionEvent, Event
 from traffic.actor import Actor
+from traffic.cases import with_slow
 from traffic.naming import UNNAMED, assert_asked, lookups, name_of, the_lookup, visit
 from traffic.resolver import DNSMASQ, Place, unique
 from traffic.trace import Trace
@@ -37,7 +38,9 @@ def static(place: Place, variant: Callable[[str], Path]) -> Actor:
     return place.stranger(variant("musl-static"), "static")
 
 
-@pytest.mark.parametrize("name", ["one.test", "both.test", "www.chain.test", "many.test", "intra"])
+@pytest.mark.parametrize(
+    "name", with_slow(["one.test", "both.test", "www.chain.test", "many.test", "intra"], "many.test")
+)
 def test_musl_is_a_library_like_another(trace: Trace, place: Place, musl: Actor, name: str) -> None:
     step = musl.do("lookup", name, 4, 1)
     end = visit(musl, place.web, step.extra["addresses"][-1])
@@ -46,7 +49,7 @@ def test_musl_is_a_library_like_another(trace: Trace, place: Place, musl: Actor,
     assert name_of(events, end) == (name, "getaddrinfo")
 
 
-@pytest.mark.parametrize("how", ["plain", "2", "r", "2r"])
+@pytest.mark.parametrize("how", with_slow(["plain", "2", "r", "2r"], "plain", "2r"))
 def test_the_old_functions_of_musl(trace: Trace, place: Place, musl: Actor, how: str) -> None:
     """Some of them call the others: it is one lookup."""
     step = musl.do("hostbyname", "one.test", 4, how)
@@ -75,7 +78,7 @@ def test_a_static_program_with_a_library_inside_is_known_by_its_packets(
     assert name_of(events, end) == (host, "dns")
 
 
-@pytest.mark.parametrize("way", ["connected", "unconnected", "tcp"])
+@pytest.mark.parametrize("way", with_slow(["connected", "unconnected", "tcp"], "unconnected"))
 def test_a_static_program_with_a_resolver_of_its_own(trace: Trace, place: Place, static: Actor, way: str) -> None:
     """As Go's: it asks for both families."""
     for kind in (1, 28):

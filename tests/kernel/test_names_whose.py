@@ -12,12 +12,14 @@ import pytest
 from pytracecon import ConnectionEvent, Event
 from traffic.actor import Actor
 from traffic.answers import Answer, addresses
+from traffic.cases import with_slow
 from traffic.end import close, pair
 from traffic.naming import UNNAMED, candidates_of, lookups, name_of, the_lookup, visit
 from traffic.resolver import DNSMASQ, SCRIPTED, Place
 from traffic.story import Told
 from traffic.trace import Trace
 
+ORDERS = list(itertools.permutations(["alice", "bob", "carol"]))
 OUT, IN = "connect established close", "accept close"
 
 
@@ -67,10 +69,10 @@ def test_whoever_looked_it_up_has_the_name_and_whoever_went_by_address_has_none(
     )
 
 
-@pytest.mark.parametrize("connected", list(itertools.permutations(["alice", "bob", "carol"])), ids="-".join)
-@pytest.mark.parametrize("asked", [["alice", "bob"], ["bob", "alice"]], ids="-".join)
+@pytest.mark.parametrize("connected", with_slow(ORDERS, ORDERS[-1]), ids="-".join)
+@pytest.mark.parametrize("asked", [("alice", "bob"), ("bob", "alice")], ids="-".join)
 def test_two_names_for_one_address_in_any_order(
-    trace: Trace, place: Place, asked: list[str], connected: tuple[str, ...]
+    trace: Trace, place: Place, asked: tuple[str, str], connected: tuple[str, ...]
 ) -> None:
     actors = {name: place.actor(name) for name in connected}
     names = {"alice": "shared-a.test", "bob": "shared-b.test"}
