@@ -42,7 +42,7 @@ def keywords_of(line: str) -> dict[str, Any]:
     return tracer_keywords(trace.parser().parse_args(line.split()))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["trace", "-h"], ["lookups", "-h"], ["doctor", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "-h"] for verb in VERBS)])
 def test_help_names_options_and_verbs_and_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from pytracecon.cli import main; status = main(sys.argv[1:]); "
@@ -54,7 +54,7 @@ def test_help_names_options_and_verbs_and_imports_nothing_heavy(arguments: list[
     assert ended.stdout.startswith("usage: pytracecon")
 
 
-@pytest.mark.parametrize("verb", ["trace", "lookups"])
+@pytest.mark.parametrize("verb", ["trace", "connect", "accept", "latency", "life", "lookups"])
 def test_help_fits_a_terminal_of_80_columns(verb: str) -> None:
     assert max(map(len, run(verb, "--help").stdout.splitlines())) <= 80
 
