@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,16 +21,25 @@ TOP = Path(__file__).parents[2]
 
 
 @pytest.fixture
+def client(place: Place) -> Actor:
+    return place.actor("client")
+
+
+@pytest.fixture
 def reversing(place: Place) -> Iterator[subprocess.Popen[str]]:
     """The command, in the place's namespaces: its own questions go to the resolver there."""
     command = [sys.executable, "-m", "pytracecon", "--reverse", "--format", "json", "--netns", place.path]
-    process = place.program(*command, cwd=TOP, stderr=subprocess.PIPE)
-    assert process.stderr
-    while not (line := process.stderr.readline()).startswith("pytracecon: tracing"):
-        assert line, "it ended before it traced anything"
-    yield process
-    process.terminate()
-    process.communicate(timeout=DEADLINE)
+    process = place.program(*command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(TOP)})
+    try:
+        assert process.stderr
+        said = [process.stderr.readline()]
+        while not said[-1].startswith("pytracecon: tracing"):
+            assert said[-1], said
+            said.append(process.stderr.readline())
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE)
 
 
 def told_of(process: subprocess.Popen[str], port: int) -> list[dict[str, Any]]:
