@@ -241,8 +241,13 @@ class Reader:
         taken: list[T] = []
         deadline = time.monotonic() + _SETTLED_WITHIN
         while True:
+            before = self.delivered
             taken += self.take(form)
-            if self.wanted == self.delivered + self.lost_ring or time.monotonic() > deadline:
+            if self.wanted == self.delivered + self.lost_ring:
+                break
+            if self.delivered > before:  # however long reading all takes
+                deadline = time.monotonic() + _SETTLED_WITHIN
+            elif time.monotonic() > deadline:
                 break
         return taken + form.events(self.missed(wall_offset()))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytracecon import Close, ConnectionEvent, Event, Lost, Tracer
+from pytracecon import Close, ConnectionEvent, Event, Lost, Tracer, reader
 from traffic.end import End, connect, listen
 from traffic.network import Network
 from traffic.trace import Trace
@@ -89,7 +89,11 @@ def test_counts_never_fall_while_the_reader_comes_and_goes(traced: Callable[...,
 
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
-def test_the_default_ring_holds_a_flood_that_nobody_reads(traced: Callable[..., Trace], network: Network) -> None:
+def test_the_default_ring_holds_a_flood_that_nobody_reads(
+    traced: Callable[..., Trace], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly all is read at the end."""
+    monkeypatch.setattr(reader, "_SETTLED_WITHIN", 0)
     trace = traced(netns=network.path)
     flood = network.actor("flood").do("flood", 2000, 5)
     events = [event for event in trace.settle() if isinstance(event, ConnectionEvent)]
