@@ -35,7 +35,7 @@ class Finder:
     """`of_this_host`, `of_program`, `mapped_by` tell libraries that none of them told before, and whoever calls closes.
 
     One that was told comes again if its file was written over since: with the same `device` and `inode`, it takes the
-    place of the earlier. Numbers of processes are those of /proc.
+    place of the earlier. Numbers of processes are those of /proc. One thread at a time may use a finder.
     """
 
     def __init__(self, patience: float = 0.05) -> None:
@@ -66,7 +66,7 @@ class Finder:
         """Of our own root and of all running processes: what they have mapped, and the default places of their roots.
 
         Takes `patience`, and what looking at one process takes more. Of processes that run the same program in the same
-        mount namespace, it looks at the oldest.
+        mount namespace, it looks at the first.
         """
         until = time.monotonic() + self._patience
         with self._telling() as found:
@@ -163,9 +163,8 @@ class Finder:
             path = each.path.removeprefix(top) if each.path.startswith(top + b"/") else each.path
             shown = decode(each.path) if namespace == self._home else f"/proc/{pid}/root{decode(path)}"
             if namespace != self._home and each.device in slow_devices(pid):
-                self._register.refuse(
-                    (each.device, each.inode), shown, "it lies where nobody may answer (FUSE, network)"
-                )
+                why = "it lies on FUSE or a network file system, which may not answer"
+                self._register.refuse((each.device, each.inode), shown, why)
                 continue
             with self._as_it_may_fail((each.device, each.inode), shown):
                 try:
@@ -175,7 +174,7 @@ class Finder:
                     self._look_by_path(pid, path, each, namespace, shown)
 
     def _look_by_path(self, pid: int, path: bytes, each: Mapped, namespace: str, shown: str) -> None:
-        with suppress(*_ABSENT), place(f"/proc/{pid}/root") as root, inside(root, path) as descriptor:
+        with place(f"/proc/{pid}/root") as root, suppress(*_ABSENT), inside(root, path) as descriptor:
             if not each.deleted and status(at=descriptor).inode == each.inode:
                 self._take(descriptor, shown, namespace)
                 return
