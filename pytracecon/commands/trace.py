@@ -9,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands import VERBS
+from pytracecon.commands.completion import SHELLS, Completion
 from pytracecon.commands.console import Parser, show
 from pytracecon.commands.launch import launch
+from pytracecon.commands.man import Man
 from pytracecon.commands.options import add_filters, add_names, add_output, add_run, add_tracer, tracer_keywords
 from pytracecon.commands.signals import Signals
 
@@ -40,6 +42,14 @@ def parser() -> argparse.ArgumentParser:
         epilog="verbs:\n" + "".join(f"  {name:<10} {what}\n" for name, what in VERBS.items()) + "\n" + _EXAMPLES,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="say it and exit")
+    parser.add_argument(
+        "--completion",
+        action=Completion,
+        choices=SHELLS,
+        metavar="|".join(SHELLS),
+        help="for this shell: say it and exit",
+    )
+    parser.add_argument("--man", action=Man, nargs=0, help="the man page, for man -l: say it and exit")
     group = parser.add_argument_group("events")
     group.add_argument(
         "--events",
