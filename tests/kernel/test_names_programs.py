@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pytracecon import ConnectionEvent, Event
 from traffic.actor import Actor
+from traffic.answers import addresses
 from traffic.cases import with_slow
 from traffic.naming import UNNAMED, assert_asked, lookups, name_of, the_lookup, visit
+from traffic.nscd import PROGRAM, Nscd
 from traffic.resolver import DNSMASQ, Place, unique
 from traffic.trace import Trace
 from traffic.variants import build_variant
@@ -118,3 +120,31 @@ def test_busybox_by_address_has_no_name(trace: Trace, place: Place) -> None:
         ("connect", None),
         ("failed", None),
     }
+
+
+@pytest.fixture
+def nscd(place: Place, tmp_path: Path) -> Iterator[tuple[Nscd, Actor, Actor]]:
+    """It, and two who ask it."""
+    if not PROGRAM.exists():
+        pytest.fail(f"{PROGRAM} is missing: scripts/set_up --tests unpacks it")
+    alice = place.actor("alice")
+    nscd = Nscd(place, alice, tmp_path)
+    yield nscd, alice, alice.fork("bob")
+    nscd.close()
+
+
+def test_what_nscd_answers_from_its_cache_has_a_name_too(
+    trace: Trace, place: Place, nscd: tuple[Nscd, Actor, Actor]
+) -> None:
+    """Over a socket that is none of the network's; it asks once, and not for itself."""
+    cache, *askers = nscd
+    name = "nscd.scripted.test"
+    place.scripted.says[name] = addresses("127.0.0.40", ttl=0)
+    steps = [actor.do("lookup", name, 4, 1) for actor in askers]
+    assert len(place.scripted.questions(name)) == 1
+    ends = [visit(actor, place.web, "127.0.0.40") for actor in (*askers, place.actor("carol"))]
+    events = trace.settle()
+    for actor, step in zip(askers, steps, strict=True):
+        assert_asked(the_lookup(events, actor), step, name=name, result="ok", source="getaddrinfo")
+    assert [name_of(events, end) for end in ends] == [(name, "getaddrinfo")] * 2 + [UNNAMED]
+    assert the_lookup(events, cache.pid, source="dns", name=name).addresses == ["127.0.0.40"]
