@@ -23,13 +23,15 @@ from pytracecon.outputs.sink import OutputFailed, Sink
 from pytracecon.text import one_line
 from pytracecon.views.sentence import sentence
 
-__all__ = ["SOCKET", "Fields", "Journal", "JournalSink", "entry", "fields"]
+__all__ = ["COMMON", "OURS", "SOCKET", "Fields", "Journal", "JournalSink", "entry", "fields"]
 
 SOCKET = "/run/systemd/journal/socket"
 
-_IDENTIFIER = "pytracecon"
-_NOTICE, _WARNING = "5", "4"  # of syslog; tcpstates says 5
-_OURS = "PYTRACECON_"
+OURS = "PYTRACECON_"
+COMMON = (("PRIORITY", "5"), ("SYSLOG_IDENTIFIER", "pytracecon"))
+"""Of every entry but a loss: a notice, as tcpstates has it."""
+
+_WARNING = "4"
 # A control character besides the newline would be stored as well, but one way for all that is odd is enough.
 _PLAIN = re.compile(rb"[^\x00-\x1f\x7f]*")
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -123,8 +125,7 @@ def entry(fields: Fields) -> bytes:
 def fields(event: Event) -> Iterator[tuple[str, Any]]:
     """What an entry tells of an event: for people, as tcpstates does, and all of it."""
     yield "MESSAGE", sentence(event)
-    yield "PRIORITY", _WARNING if isinstance(event, Lost) else _NOTICE
-    yield "SYSLOG_IDENTIFIER", _IDENTIFIER
+    yield from (dict(COMMON) | ({"PRIORITY": _WARNING} if isinstance(event, Lost) else {})).items()
     yield "OBJECT_PID", getattr(event, "pid", None)
     yield "OBJECT_COMM", getattr(event, "comm", None)
     for end, name in (("local", "SOURCE"), ("remote", "DESTINATION")):
@@ -132,11 +133,11 @@ def fields(event: Event) -> Iterator[tuple[str, Any]]:
         if address is not None:
             yield f"OBJECT_{'IPV6' if ':' in address else 'IPV4'}_{name}_ADDRESS", address
         yield f"OBJECT_TCP_{name}_PORT", getattr(event, f"{end}_port", None)
-    yield f"{_OURS}EVENT", event.event
-    yield f"{_OURS}TIME", event.time
+    yield f"{OURS}EVENT", event.event
+    yield f"{OURS}TIME", event.time
     kind = type(event)
     for key, value in zip(keys(kind), values(kind)(event), strict=True):
-        yield f"{_OURS}{key.upper()}", value
+        yield f"{OURS}{key.upper()}", value
 
 
 def _each(value: Any) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from pytracecon.events import Event
 from pytracecon.outputs import Piece
 from pytracecon.outputs.keys import keys, values
 
-__all__ = ["JsonLines"]
+__all__ = ["JsonLines", "line"]
 
 # msgspec escapes C0, the quote and the backslash. DEL and everything beyond ASCII is looked at again.
 _BEYOND_ASCII = re.compile("[^\0-~]+")
@@ -54,9 +54,30 @@ class JsonLines:
             lines = self._encoder.encode_lines(rows)
         except UnicodeEncodeError:
             lines = self._encoder.encode_lines([_without_surrogates(row) for row in rows])
-        if not lines.isascii() or b"\x7f" in lines:
-            lines = _BEYOND_ASCII.sub(_escaped, lines.decode()).encode()
-        return [(lines, len(rows))]
+        return [(_harmless(lines), len(rows))]
+
+
+def line(values: dict[str, Any]) -> bytes:
+    """Any object as a line, by the same rules as the events."""
+    try:
+        text = msgspec.json.encode(values)
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_plain(values))
+    return _harmless(text) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return _as_text(value) if isinstance(value, str) else value
+
+
+def _harmless(lines: bytes) -> bytes:
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return _BEYOND_ASCII.sub(_escaped, lines.decode()).encode()
 
 
 def _shape(kind: type[Event]) -> _Shape:
