@@ -54,7 +54,7 @@ static __always_inline bool asker_wanted(const struct asker *asker, struct task_
 		return false;
 	if (on(BY_COMM) && !in_set(BY_COMM, asker->comm, sizeof(asker->comm)))
 		return false;
-	if (on(BY_CGROUP) && !in_cgroups(task))
+	if ((on(BY_CGROUP) && !in_cgroups(task)) || !in_pinned_maps(task))
 		return false;
 	return !on(BY_NETNS) || in_set(BY_NETNS, &asker->netns, sizeof(asker->netns));
 }

@@ -30,6 +30,21 @@ struct prefix_map filter_remote __weak SEC(".maps");
 struct prefix_map filter_local __weak SEC(".maps");
 struct prefix_map filter_not_remote __weak SEC(".maps");
 
+/* As the tools of bcc take them: replaced by the pinned maps that the user names. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, __u64);
+} pinned_cgroups __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u64);
+	__type(value, __u32);
+} pinned_mntns __weak SEC(".maps");
+
 static __always_inline bool on(__u32 bit)
 {
 	return settings.filters & bit;
@@ -76,6 +91,24 @@ static __always_inline bool in_cgroups(struct task_struct *task)
 	return false;
 }
 
+/* Keys are cgroup ids and inodes of mount namespaces. Only these themselves are meant, not what is below a cgroup. */
+static __always_inline bool in_pinned_maps(struct task_struct *task)
+{
+	__u64 key;
+
+	if (on(BY_CGROUPMAP)) {
+		key = cgroup_id(task);
+		if (!bpf_map_lookup_elem(&pinned_cgroups, &key))
+			return false;
+	}
+	if (on(BY_MNTNSMAP)) {
+		key = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum);
+		if (!bpf_map_lookup_elem(&pinned_mntns, &key))
+			return false;
+	}
+	return true;
+}
+
 /* The owner's part, decided once, when the owner is taken. */
 static __always_inline bool owner_wanted(const struct conn *conn, struct task_struct *task)
 {
@@ -87,11 +120,11 @@ static __always_inline bool owner_wanted(const struct conn *conn, struct task_st
 		return false;
 	if (on(BY_CGROUP) && !in_cgroups(task))
 		return false;
-	return true;
+	return in_pinned_maps(task);
 }
 
 /* What of the filters needs an owner: without one, a connection is held back. */
-#define BY_OWNER (BY_PID | BY_UID | BY_COMM | BY_CGROUP)
+#define BY_OWNER (BY_PID | BY_UID | BY_COMM | BY_CGROUP | BY_CGROUPMAP | BY_MNTNSMAP)
 
 /* The rest: both ends and where. Ports and addresses must be known by now. */
 static __always_inline bool tuple_wanted(const struct conn *conn)

@@ -20,6 +20,8 @@ enum filter_bits {
 	BY_LOCAL = 512,
 	BY_NOT_REMOTE = 1024,
 	BY_CHILDREN = 2048,
+	BY_CGROUPMAP = 4096, /* these two are maps that somebody else pinned, and may change at any time */
+	BY_MNTNSMAP = 8192,
 };
 
 /* What reports the errno of an attempt that ends inside connect(). */

@@ -29,6 +29,7 @@ from pytracecon._libbpf_api import (
     ENOTSUPP,
     FLOOR,
     LIBBPF_ERRNO_START,
+    MapInfo,
     PRINT_FUNCTION,
     PROTOTYPES,
     OpenOpts,
@@ -225,6 +226,19 @@ class Libbpf:
         info = ProgInfo()
         self.call("bpf_obj_get_info_by_fd", fd, byref(info), byref(c_uint32(ctypes.sizeof(info))))
         return info
+
+    def open_pinned(self, path: str) -> tuple[int, MapInfo]:
+        """An fd of what is pinned there, and what kind of map it is. OSError if it is none, or cannot be opened."""
+        fd = int(self.call("bpf_obj_get", os.fsencode(path)))
+        info = MapInfo()
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:bpf-map":
+                raise OSError(errno.EINVAL, "it is pinned, and no map")
+            self.call("bpf_obj_get_info_by_fd", fd, byref(info), byref(c_uint32(ctypes.sizeof(info))))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, info
 
     def prog_load(
         self,

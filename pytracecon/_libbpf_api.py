@@ -139,6 +139,20 @@ class ProgInfo(Structure):
     )
 
 
+class MapInfo(Structure):
+    """struct bpf_map_info of linux/bpf.h, its first part."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", ctypes.c_char * 16),
+    )
+
+
 # The C API.
 
 
@@ -219,6 +233,8 @@ PROTOTYPES = (
     Prototype("bpf_map__set_map_flags", c_int, (c_void_p, c_uint32), negative),
     Prototype("bpf_map__initial_value", c_void_p, (c_void_p, POINTER(c_size_t)), null),
     Prototype("bpf_map__set_initial_value", c_int, (c_void_p, c_char_p, c_size_t), negative),
+    Prototype("bpf_map__reuse_fd", c_int, (c_void_p, c_int), negative),
+    Prototype("bpf_obj_get", c_int, (c_char_p,), negative),
     Prototype("bpf_map_update_elem", c_int, (c_int, c_char_p, c_char_p, c_uint64), negative),
     Prototype("bpf_map_lookup_elem", c_int, (c_int, c_char_p, c_char_p), negative),
     Prototype("bpf_map_delete_elem", c_int, (c_int, c_char_p), negative),

@@ -60,6 +60,10 @@ class Map:
     def flags(self, value: int) -> None:
         self._call("bpf_map__set_map_flags", value)
 
+    def reuse(self, fd: int) -> None:
+        """Before load() only: be the map behind `fd`, which may be closed afterwards, instead of a new one."""
+        self._call("bpf_map__reuse_fd", fd)
+
     @property
     def initial_value(self) -> bytes:
         """A copy of what a section's map (".rodata", ".data", ".bss") starts with."""

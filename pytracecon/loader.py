@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytracecon import _libbpf, privileges, settings, uprobe_multi, wire
+from pytracecon import _libbpf, pinned, privileges, settings, uprobe_multi, wire
 from pytracecon._libbpf_api import ENOTSUPP
 from pytracecon.attach import attach
 from pytracecon.errors import (
@@ -215,6 +215,7 @@ def _attempt(
             if program.section == _MULTI:
                 program.expect(uprobe_multi.ATTACH_TYPE)
         _prepare(opened, filters, chosen)
+        pinned.reuse(opened, filters)
         essential = {name for need in needs if need.essential for name in (*wanted[need.name], workers.get(need.name))}
         if not _load(opened, trial, essential):
             return None

@@ -64,6 +64,8 @@ def _bits(filters: Filters) -> int:
         wire.BY_LOCAL: filters.local,
         wire.BY_NOT_REMOTE: filters.not_remote,
         wire.BY_CHILDREN: filters.children,
+        wire.BY_CGROUPMAP: filters.cgroupmap,
+        wire.BY_MNTNSMAP: filters.mntnsmap,
     }
     return sum(bit for bit, value in values.items() if value)
 

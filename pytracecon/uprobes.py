@@ -26,6 +26,7 @@ logger = logging.getLogger("pytracecon.uprobes")
 _LOADED_WITHIN = 100_000_000
 """Nanoseconds after a program's start at which its loader will have mapped the libraries: then they are looked at."""
 _LOOKS = 4096
+_TIDY_EVERY = 60_000_000_000
 _AT_ONCE = 16
 
 
@@ -106,7 +107,8 @@ class LibcUprobes:
     def __init__(self, opened: Object, programs: tuple[str, ...], search: Search | None = None) -> None:
         self._probes: _Probes = _Multi(opened) if _Multi.at_return in programs else _Single(opened)
         self._finder, self._found = search.result() if search is not None else (Finder(), None)
-        self._links: list[_Link] = []
+        self._links: dict[tuple[int, int], list[_Link]] = {}
+        self._tidied = time.monotonic_ns()
         self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
         self._refused: PytraceconError | None = None
         self.attached = 0
@@ -130,7 +132,7 @@ class LibcUprobes:
             lib.confined_end(child)
             raise
         status = lib.confined_end(child)
-        self._links.append(link)  # of a child that is no more; to close it now would be to wait for RCU
+        self._links[0, 0] = [link]  # of a child that is no more; to close it now would be to wait for RCU
         if status:
             raise UnsupportedKernel(
                 "a uretprobe kills processes that a seccomp filter confines on this kernel (a child that was made to "
@@ -162,12 +164,18 @@ class LibcUprobes:
             self._take(self._finder.mapped_by(pid))
         if self._finder.unfinished:
             self._take(self._finder.of_this_host())
+        if now - self._tidied > _TIDY_EVERY:
+            self._tidied = now
+            # As long as a uprobe is in a file, its file system cannot be unmounted.
+            self._close([link for libc in self._finder.unused() for link in self._links.pop(libc, [])])
 
     def _take(self, libcs: list[Libc]) -> None:
         for libc in libcs:
             with libc:
+                file = libc.device, libc.inode
+                self._close(self._links.pop(file, []))  # it was written over, and its functions may lie elsewhere
                 try:
-                    self._links += self._probes.attach(libc)
+                    self._links[file] = self._probes.attach(libc)
                 except PytraceconError as error:
                     self._refused = error
                     logger.warning("lookups of %s are not seen: %s", libc.path_shown, error)
@@ -177,7 +185,12 @@ class LibcUprobes:
 
     def detach(self) -> None:
         """Lookups that began are not told any more. Many at once: perf events wait for RCU, each for itself."""
-        links, self._links = self._links, []
+        links = [link for each in self._links.values() for link in each]
+        self._links.clear()
+        self._close(links)
+
+    @staticmethod
+    def _close(links: list[_Link]) -> None:
         if links:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for the start
 

@@ -46,6 +46,8 @@ def add_processes(add: Callable[..., object]) -> None:
     add("--comm", metavar="NAME", **_SEVERAL, help="processes of this name (1 to 15 bytes)")
     add("--netns", metavar="NS", **_SEVERAL, help="a network namespace: path, name of `ip netns`, or pid")
     add("--cgroup", metavar="PATH", **_SEVERAL, help="a cgroup2 directory, or as in /proc/PID/cgroup")
+    add("--cgroupmap", metavar="PATH", help="cgroups whose ids are keys of this pinned BPF map")
+    add("--mntnsmap", metavar="PATH", help="mount namespaces that are keys of this pinned BPF map")
 
 
 def add_filters(

@@ -42,6 +42,8 @@ class Keywords(TypedDict, total=False):
     local: NetworksLike | None
     netns: PlacesLike | None
     cgroup: PlacesLike | None
+    cgroupmap: PathLike | None
+    mntnsmap: PathLike | None
     direction: str | None
     failed: bool
     min_latency: float | str | None
@@ -76,6 +78,8 @@ class Filters:
     not_remote: tuple[Network, ...] = ()
     netns: tuple[int, ...] = ()
     cgroups: tuple[int, ...] = ()
+    cgroupmap: str | None = None
+    mntnsmap: str | None = None
     direction: str | None = None
     min_latency_ns: int = 0
     names: bool = True
@@ -103,6 +107,8 @@ class Filters:
         local: NetworksLike | None = None,
         netns: PlacesLike | None = None,
         cgroup: PlacesLike | None = None,
+        cgroupmap: PathLike | None = None,
+        mntnsmap: PathLike | None = None,
         direction: str | None = None,
         failed: bool = False,
         min_latency: float | str | None = None,
@@ -134,6 +140,8 @@ class Filters:
             not_remote=networks.parse("--not-remote", not_remote),
             netns=places.network_namespaces("--netns", netns),
             cgroups=places.cgroups("--cgroup", cgroup),
+            cgroupmap=files.pinned("--cgroupmap", cgroupmap),
+            mntnsmap=files.pinned("--mntnsmap", mntnsmap),
             direction=None if direction is None else values.choice("--direction", direction, ("out", "in")),
             min_latency_ns=values.milliseconds("--min-latency", min_latency),
             names=names,

@@ -30,7 +30,14 @@ def library(option: str, value: PathLike | None) -> str | None:
     return _judged(option, value, _is_elf, "is no shared library; give the path of a libbpf.so.1")
 
 
-def _judged(option: str, value: PathLike, judge: Callable[[int, int], bool], otherwise: str) -> str:
+def pinned(option: str, value: PathLike | None) -> str | None:
+    """The path of something in a BPF file system. Whether it is a map of the right shape shows when it is opened."""
+    if value is None:
+        return None
+    return _judged(option, value, None, "is no pinned map; give one, such as /sys/fs/bpf/name")
+
+
+def _judged(option: str, value: PathLike, judge: Callable[[int, int], bool] | None, otherwise: str) -> str:
     path = ""
     try:
         path = os.fsdecode(value)
@@ -41,7 +48,7 @@ def _judged(option: str, value: PathLike, judge: Callable[[int, int], bool], oth
     except OSError as error:
         raise refusal(option, path, f"cannot be opened: {error.strerror}; give a file that can be read") from None
     try:
-        right = stat.S_ISREG(os.fstat(handle).st_mode) and _read(handle, judge)
+        right = stat.S_ISREG(os.fstat(handle).st_mode) and (judge is None or _read(handle, judge))
     except OSError as error:
         raise refusal(option, path, f"cannot be read: {error.strerror}; give a file that can be read") from None
     finally:
