@@ -23,15 +23,16 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_uint32, c_void_p
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytracecon._libbpf_api import (
     ENOTSUPP,
     FLOOR,
     LIBBPF_ERRNO_START,
-    MapInfo,
     PRINT_FUNCTION,
     PROTOTYPES,
+    MapInfo,
     OpenOpts,
     ProgInfo,
     ProgLoadOpts,
@@ -228,16 +229,11 @@ class Libbpf:
         return info
 
     def open_pinned(self, path: str) -> tuple[int, MapInfo]:
-        """An fd of what is pinned there, and what kind of map it is. OSError if it is none, or cannot be opened."""
+        """An fd of what is pinned there, and what kind of map it is (type 0: none). OSError if there is nothing."""
         fd = int(self.call("bpf_obj_get", os.fsencode(path)))
         info = MapInfo()
-        try:
-            if os.readlink(f"/proc/self/fd/{fd}") != "anon_inode:bpf-map":
-                raise OSError(errno.EINVAL, "it is pinned, and no map")
+        if str(Path(f"/proc/self/fd/{fd}").readlink()) == "anon_inode:bpf-map":
             self.call("bpf_obj_get_info_by_fd", fd, byref(info), byref(c_uint32(ctypes.sizeof(info))))
-        except BaseException:
-            os.close(fd)
-            raise
         return fd, info
 
     def prog_load(
