@@ -23,10 +23,10 @@ struct libc_call {
 	char name[NAME_SIZE + 8];
 };
 
-/* By task. LRU: a process that is killed in the middle leaves its entry behind. */
+/* By task. LRU, as a process that is killed in the middle leaves its entry behind; large, as each CPU keeps a share. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, struct libc_call);
 } libc_calls __weak SEC(".maps");
