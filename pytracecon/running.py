@@ -205,9 +205,9 @@ def _found(name: str, environment: Mapping[str, str]) -> str:
     folders = [""] if "/" in name else os.get_exec_path(environment)
     denied = False
     for folder in folders if name else []:
-        path = Path(folder, name)
-        if path.is_file() and os.access(path, os.X_OK):
-            return name if "/" in name else os.fspath(path)
+        path = name if "/" in name else f"{folder or '.'}/{name}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - false of a folder that is closed to us
+            return path
         denied |= os.path.lexists(path)
     number = errno.EACCES if denied else errno.ENOENT
     raise OSError(number, os.strerror(number))
