@@ -158,6 +158,7 @@ class _Watch:
         self._tracer.close()
 
 
+_GUARD = "pytracecon-guard"
 _WATCH = pytest.StashKey[_Watch]()
 _REFUSED = pytest.StashKey[Exception]()
 _WATCHED = pytest.StashKey[Connections]()
@@ -208,7 +209,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except errors.InvalidValue as error:
         raise pytest.UsageError(str(error)) from None
     if allowed is not None:
-        config.pluginmanager.register(_Guarding(allowed), "pytracecon-guard")
+        config.pluginmanager.register(_Guarding(allowed), _GUARD)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -225,7 +226,9 @@ def connections(request: pytest.FixtureRequest) -> Generator[Connections]:
     try:
         watch = _watch(request.config)
     except errors.PytraceconError as error:
-        pytest.skip(f"connections cannot be traced: {error}")
+        (pytest.fail if request.config.pluginmanager.has_plugin(_GUARD) else pytest.skip)(
+            f"connections cannot be traced: {error}"
+        )
     watched = watch.begin()
     yield watched
     watch.end(watched)

@@ -25,6 +25,9 @@ TOP = Path(__file__).parents[2]
 NOBODY = 65534
 
 
+elsewhere = pytest.mark.slow(reason="starts a Python, or more, for what no kernel has a say in")
+
+
 class Run:
     """A running `pytracecon run`; `actor` is its command."""
 
@@ -148,6 +151,7 @@ def test_names_failures_and_what_others_connected_to_it(run: Callable[..., Run],
     assert told["accepted"] == [{"port": listener.address[1], "connections": 1, "tx_bytes": 0, "rx_bytes": 11}]
 
 
+@elsewhere
 def test_a_connection_that_the_command_leaves_to_the_kernel_is_told_whole(
     run: Callable[..., Run], place: Place
 ) -> None:
@@ -169,12 +173,14 @@ def test_a_connection_that_the_command_leaves_to_the_kernel_is_told_whole(
     ("options", "kept_out"),
     [
         (["--allow-host", "one.test"], {"two.test", None}),
-        (["--allow-host", "*.TEST"], {None}),
         (["--allow-net", "127.0.0.0/28"], set()),
-        (["--allow-net", "127.0.0.12,127.0.0.1"], {"one.test"}),
-        (["--allow-net", "127.0.0.1", "--allow-host", "o*", "--allow-host", "two.test"], set()),
-        (["--allow-net", "loopback"], set()),
-        (["--allow-net", "none"], {"one.test", "two.test", None}),
+        pytest.param(["--allow-host", "*.TEST"], {None}, marks=elsewhere),
+        pytest.param(["--allow-net", "127.0.0.12,127.0.0.1"], {"one.test"}, marks=elsewhere),
+        pytest.param(
+            ["--allow-net", "127.0.0.1", "--allow-host", "o*", "--allow-host", "two.*"], set(), marks=elsewhere
+        ),
+        pytest.param(["--allow-net", "loopback"], set(), marks=elsewhere),
+        pytest.param(["--allow-net", "none"], {"one.test", "two.test", None}, marks=elsewhere),
     ],
 )
 def test_whatever_is_not_allowed_is_named_and_fails_the_run(
@@ -196,6 +202,7 @@ def test_whatever_is_not_allowed_is_named_and_fails_the_run(
     assert told["not_allowed"] == [expected[name] | owner for name in expected if name in kept_out]
 
 
+@elsewhere
 def test_a_name_that_may_be_another_one_is_not_enough(run: Callable[..., Run], place: Place) -> None:
     """Both names lead to this address, and both were asked for: which of them was meant nobody can tell."""
     running = run("--allow-host", "shared-b.test", "--format", "json")
@@ -206,6 +213,7 @@ def test_a_name_that_may_be_another_one_is_not_enough(run: Callable[..., Run], p
     assert (named["host"], named["address"]) == ("shared-b.test", "127.0.0.14")
 
 
+@elsewhere
 def test_the_commands_own_failure_is_the_status_and_the_guards_is_told_all_the_same(place: Place) -> None:
     script = "import socket\ntry: socket.create_connection(('127.0.0.1', 9))\nexcept OSError: raise SystemExit(5)"
     status, _, err = finished(place, "run", "--allow-net", "none", "--", sys.executable, "-c", script)
@@ -230,6 +238,7 @@ def tracer_of(running: Run) -> int:
     return running.process.pid
 
 
+@elsewhere
 def test_processes_that_are_left_behind_are_named(place: Place) -> None:
     """Also those whose parent has ended: they are children of pytracecon by then."""
     script = "sleep 600 >&- 2>&- & echo $!; sh -c 'setsid sleep 600 >&- 2>&- & echo $!'"
@@ -245,12 +254,12 @@ def test_processes_that_are_left_behind_are_named(place: Place) -> None:
 @pytest.mark.parametrize(
     ("command", "status"),
     [
-        (["true"], 0),
-        (["sh", "-c", "exit 3"], 3),
+        pytest.param(["true"], 0, marks=elsewhere),
+        pytest.param(["sh", "-c", "exit 3"], 3, marks=elsewhere),
         (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
-        (["sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL),
-        (["no-such-command"], 127),
-        (["/etc/passwd"], 126),
+        pytest.param(["sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL, marks=elsewhere),
+        pytest.param(["no-such-command"], 127, marks=elsewhere),
+        pytest.param(["/etc/passwd"], 126, marks=elsewhere),
     ],
 )
 def test_the_exit_status_is_the_commands(place: Place, command: list[str], status: int) -> None:
@@ -259,6 +268,7 @@ def test_the_exit_status_is_the_commands(place: Place, command: list[str], statu
     assert err.count("\n") == 1, err
 
 
+@elsewhere
 def test_its_standard_streams_are_its_own(place: Place) -> None:
     process = start(place, "run", "--", "sh", "-c", "cat; echo beside >&2", stdin=subprocess.PIPE)
     out, err = process.communicate("through\n", timeout=DEADLINE)
@@ -267,7 +277,13 @@ def test_its_standard_streams_are_its_own(place: Place) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(each, marks=elsewhere) for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)),
+    ],
+)
 def test_a_signal_is_passed_on_and_the_summary_is_still_told(
     run: Callable[..., Run], place: Place, number: signal.Signals
 ) -> None:
@@ -279,6 +295,7 @@ def test_a_signal_is_passed_on_and_the_summary_is_still_told(
     assert f"127.0.0.1:{place.web.address[1]}" in err
 
 
+@elsewhere
 def test_ctrl_c_reaches_the_command_once_and_it_decides(place: Place) -> None:
     """Of a terminal both are told by the kernel; were it passed on, the command would count two."""
     leader, terminal = os.openpty()
@@ -314,6 +331,7 @@ def test_through_sudo_it_runs_as_the_user_who_called(place: Place) -> None:
     assert out.splitlines() == [str(NOBODY), str(NOBODY), "/nonexistent nobody", "CapEff:\t0000000000000000"]
 
 
+@elsewhere
 def test_root_can_choose_the_user(place: Place) -> None:
     called = environment(SUDO_UID=str(NOBODY), SUDO_GID=str(NOBODY))
     for user, uid in (("nobody", NOBODY), ("root", 0), (str(NOBODY), NOBODY)):
@@ -321,6 +339,7 @@ def test_root_can_choose_the_user(place: Place) -> None:
         assert (status, out) == (0, f"{uid}\n"), err
 
 
+@elsewhere
 def test_what_another_user_does_is_traced_too(run: Callable[..., Run], place: Place) -> None:
     running = run("--format", "json")
     running.actor.set_user(NOBODY)
@@ -328,6 +347,7 @@ def test_what_another_user_does_is_traced_too(run: Callable[..., Run], place: Pl
     assert running.told()["connections"] == 1
 
 
+@elsewhere
 def test_the_summary_goes_to_a_file_and_what_is_wrong_is_said_all_the_same(
     run: Callable[..., Run], place: Place, tmp_path: Path
 ) -> None:
@@ -338,6 +358,7 @@ def test_the_summary_goes_to_a_file_and_what_is_wrong_is_said_all_the_same(
     assert [line.split()[0] for line in err.splitlines()] == ["pytracecon:", "not"]
 
 
+@elsewhere
 def test_nothing_is_run_where_it_cannot_be_traced(place: Place, tmp_path: Path) -> None:
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     run = [sys.executable, "-m", "pytracecon", "run", "--", "touch", str(tmp_path / "touched")]
