@@ -59,7 +59,7 @@ LOOKUPS: dict[str, tuple[Keywords, set[tuple[str, str]]]] = {
 }
 
 
-@pytest.mark.parametrize("case", with_slow(LOOKUPS, "a process", "a namespace"))
+@pytest.mark.parametrize("case", with_slow(LOOKUPS, "a user"))
 def test_lookups_are_those_of_whom_the_filter_means(traced: Callable[..., Trace], crowd: Crowd, case: str) -> None:
     keywords, expected = LOOKUPS[case]
     trace = traced(**keywords(crowd))

@@ -25,7 +25,9 @@ def jail(place: Place, tmp_path: Path, program: Path) -> Jail:
 
 
 def await_known(trace: Trace, actor: Actor) -> None:
-    """The tracer notices a new program when it reads of its start; how long that takes nobody tells, so ask again."""
+    """A new program is noticed when the tracer reads of its start, and on a host with many the search for those that
+    run already goes on while it reads. How long that takes nobody tells, so ask again.
+    """
 
     def known(events: list[Event]) -> bool:
         actor.do("lookup", "two.test", 4, 1)
@@ -55,7 +57,7 @@ def test_a_library_of_its_own_whether_it_ran_before_the_tracer_or_not(
     trace = traced(netns=place.path)
     if when == "after":
         jail.hold(prisoner, "prisoner")
-        await_known(trace, prisoner)
+    await_known(trace, prisoner)
     assert Path(f"/proc/{prisoner.pid}/root").readlink() == jail.root
     assert str(jail.libc) in Path(f"/proc/{prisoner.pid}/maps").read_text()
     assert_known(trace, place, prisoner)
