@@ -11,7 +11,7 @@ from pytracecon.events import ConnectionEvent, Event
 from pytracecon.outputs import Piece
 from pytracecon.outputs.table import Column, Table
 from pytracecon.views import columns, trace, wording
-from pytracecon.views.answers import Answers
+from pytracecon.views.answers import Answers, began
 from pytracecon.views.columns import COMM, ERROR, IP, PID, REASON, UID, Cell, address, number, port, since_first
 from pytracecon.views.wording import UNKNOWN
 
@@ -55,7 +55,7 @@ def query(event: ConnectionEvent, answers: Answers) -> str:
     shown = wording.host(event.host, _LONGEST_NAME)
     answer = answers.of(event)
     if answer is not None:
-        since = event.time_ns - (getattr(event, "latency_ns", None) or 0) - answer.time_ns
+        since = began(event) - answer.time_ns
         if since > _SLOW:
             shown += f" ({since / 1e6:.3f}ms)"
     return shown

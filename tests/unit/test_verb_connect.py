@@ -250,12 +250,38 @@ def test_lookups_are_for_the_query_and_no_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_the_latest_answer_counts_and_only_so_many_are_kept() -> None:
+def test_of_the_names_only_so_many_are_kept() -> None:
     answers = Answers(most=2)
     for at, name in ((1, "a"), (2, "b"), (3, "a"), (4, "c")):
         answers.passes(lookup(at, name=name, addresses=["10.0.0.7"]))
     known = {name: answers.of(Connect(9, **NAMED | {"host": name})) for name in "abc"}
     assert {name: found and found.time_ns for name, found in known.items()} == {"a": 3, "b": None, "c": 4}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (Connect(0, **NAMED), None),
+        (Connect(1, **NAMED), 1),
+        (Connect(25, **NAMED), 20),
+        (Connect(99, **NAMED), 30),
+        (Failed(39, **NAMED, latency_ns=10), 20),
+    ],
+)
+def test_the_answer_is_the_last_one_before_the_connection_began(event: Connect | Failed, expected: int | None) -> None:
+    answers = Answers()
+    for at in (1, 20, 30):
+        assert not answers.passes(lookup(at))
+    found = answers.of(event)
+    assert (found and found.time_ns) == expected
+
+
+def test_where_there_were_too_many_answers_since_none_is_invented() -> None:
+    answers = Answers()
+    for at in range(100):
+        answers.passes(lookup(at))
+    assert answers.of(Connect(50, **NAMED)) is None
+    assert answers.of(Connect(99, **NAMED)) == (99, 2_000_000)
 
 
 def test_everything_but_a_lookup_passes() -> None:
