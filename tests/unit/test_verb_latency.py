@@ -172,7 +172,7 @@ def test_the_resolver_s_time_stands_beside_the_handshake_s(tmp_path: Path) -> No
     events: list[Event] = [
         Established(NOW, **NAMED, latency_ns=12_310_000),
         ANSWER,
-        Established(NOW, **NAMED, latency_ns=12_310_000),
+        Established(NOW + SECOND, **NAMED, latency_ns=12_310_000),
         Established(NOW, **CURL, latency_ns=12_310_000),
     ]
     assert [row.split()[6:] for row in rows(tmp_path, "--resolver", events)] == [
