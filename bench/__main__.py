@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import kernel
+from bench import kernel, names
 from bench.measures import Bench, Raw
 from bench.report import table
 
-_PARTS = ("start", "delivery", "cost", "bpf_time")
+_PARTS = ("start", "delivery", "cost", "bpf_time", "names")
 _ORDERS = ("server", "client")
 
 
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=20_000, help="of one load; default: 20000")
     parser.add_argument("--starts", type=int, default=20, help="default: 20")
     parser.add_argument("--repetitions", type=int, default=3, help="of what varies; default: 3")
+    parser.add_argument("--names", type=int, default=1_000_000, help="distinct names of one process; default: 1000000")
     parser.add_argument("--name", help="keep the raw numbers as bench/results/NAME.json")
     options = parser.parse_args()
     unknown = set(options.parts) - set(_PARTS)
@@ -37,7 +38,7 @@ def main() -> int:
     if not kernel.tracefs_is_mounted():
         return _again_with_tracefs()
     with tempfile.TemporaryDirectory(prefix="pytracecon-bench-") as folder:
-        results = _measure(Bench(options.python, Path(folder)), options)
+        results = _measure(options, Path(folder))
     print(table(results))
     if options.name:
         path = Path(__file__).parent / "results" / f"{options.name}.json"
@@ -52,7 +53,8 @@ def _again_with_tracefs() -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _measure(bench: Bench, options: argparse.Namespace) -> Raw:
+def _measure(options: argparse.Namespace, folder: Path) -> Raw:
+    bench = Bench(options.python, folder)
     parts = options.parts or _PARTS
     count, times = options.connections, range(options.repetitions)
     results: Raw = {
@@ -67,6 +69,8 @@ def _measure(bench: Bench, options: argparse.Namespace) -> Raw:
         results["cost"] = [bench.cost(count, "server") for _ in times]
     if "bpf_time" in parts:
         results["bpf_time"] = [bench.bpf_time(count, "server") for _ in times]
+    if "names" in parts:
+        results["names"] = names.measure(options.python, folder, options.names)
     return results
 
 

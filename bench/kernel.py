@@ -24,6 +24,12 @@ def pss_kb(pid: int) -> int:
     return int(facts["Pss"].split()[0])
 
 
+def peak_rss_kb(pid: int) -> int:
+    """The most memory that it ever had, what it shares with others included."""
+    facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(facts["VmHWM"].split()[0])
+
+
 def bpf_run_time_ns(pid: int) -> int:
     """Run time of all BPF programs that the process holds, while the kernel measures it (`BpfStats`)."""
     programs: dict[str, int] = {}

@@ -77,9 +77,30 @@ def _bpf_time(raw: list[Raw]) -> Iterator[Row]:
     )
 
 
+def _names(raw: Raw) -> Iterator[Row]:
+    costs = {side: [_call_us(each[side]) for each in raw["cost"]] for side in ("off", "on")}
+    added = [on - off for on, off in zip(costs["on"], costs["off"], strict=True)]
+    note = f"of {median(costs['off']):.1f} µs untraced, {min(added):.1f} to {max(added):.1f} µs; goal: 5 µs"
+    yield "added to getaddrinfo", f"{median(added):.1f} µs", "", note
+    for each in (*raw["delivery"], raw["many"]):
+        expected, found = each["generator"]["lookups"], each["found"].get("lookup", 0)
+        rate = expected / each["generator"]["seconds"]
+        lost = each["found"].get("lost", 0)
+        verdict = "every one of them" if found == expected and not lost else f"{lost} records said to be lost"
+        yield f"lookups of {expected}, {each['way']}", str(found), "", f"{rate:,.0f} a second: {verdict}"
+    many = raw["many"]
+    note = f"{many['peak_rss_kb'] / 1024:.0f} MB RSS at most; goal: 100 MB"
+    yield f"PSS after {many['generator']['lookups']} names", f"{many['pss_kb'] / 1024:.1f} MB", "", note
+
+
+def _call_us(raw: Raw) -> float:
+    return float(raw["calls_seconds"] / raw["lookups"] * 1e6)
+
+
 _PARTS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "start": _start,
     "delivery": _delivery,
     "cost": _cost,
     "bpf_time": _bpf_time,
+    "names": _names,
 }

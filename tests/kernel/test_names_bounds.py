@@ -54,7 +54,7 @@ def test_one_that_asks_for_very_many_names_costs_nobody_else_theirs(
     for actor in (same, other):
         actor.do("lookup", "one.test", 4, 1)
     with answering(place, count, "10.5.0.0"):
-        flood.begin("questions", count, "n#.flood.test", SERVER, 53, 0)
+        flood.begin("questions", count, "n#.flood.test", SERVER, 53, 10_000)
         read_while(trace, flood, count)
     ends = [visit(actor, place.web, "127.0.0.11") for actor in (same, other)]
     flood.do("lookup", "two.test", 4, 1)
