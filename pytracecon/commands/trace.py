@@ -13,7 +13,15 @@ from pytracecon.commands.completion import SHELLS, Completion
 from pytracecon.commands.console import Parser, show
 from pytracecon.commands.launch import launch
 from pytracecon.commands.man import Man
-from pytracecon.commands.options import add_filters, add_names, add_output, add_run, add_tracer, tracer_keywords
+from pytracecon.commands.options import (
+    add_filters,
+    add_names,
+    add_output,
+    add_run,
+    add_tracer,
+    shows_table,
+    tracer_keywords,
+)
 from pytracecon.commands.signals import Signals
 
 if TYPE_CHECKING:
@@ -85,14 +93,14 @@ def keywords(options: argparse.Namespace) -> dict[str, Any]:
 
     given = tracer_keywords(options)
     filters = Filters.parse(**given)
-    if options.format == "table" and options.events is None:
+    if shows_table(options) and options.events is None:
         given["events"] = sorted(filters.events - {"connect"})
     return given
 
 
 def shows(options: argparse.Namespace) -> Callable[[Event], bool] | None:
     """Which events are written; None if all. In the table one that another row tells of is not, unless -v is given."""
-    return _tells_something_new if options.format == "table" and not options.verbose else None
+    return _tells_something_new if shows_table(options) and not options.verbose else None
 
 
 def _tells_something_new(event: Event) -> bool:

@@ -337,6 +337,7 @@ def test_everything_that_was_looked_up_needs_no_choice() -> None:
         ("--failed", {"failed"}),
         ("--events connect,lookup", {"connect", "lookup"}),
         ("--format json", {"connect", "established", "failed", "accept", "close", "lookup"}),
+        ("--template {comm}", {"connect", "established", "failed", "accept", "close", "lookup"}),
         ("--format csv --host a", {"connect", "established", "failed", "accept", "close"}),
     ],
 )
@@ -344,7 +345,7 @@ def test_the_table_leaves_out_connects_unless_asked_for(line: str, events: set[s
     assert Filters.parse(**trace.keywords(trace.parser().parse_args(line.split()))).events == events
 
 
-@pytest.mark.parametrize("line", ["-v", "--format json", "--format csv"])
+@pytest.mark.parametrize("line", ["-v", "--format json", "--format csv", "--format journal", "--template {comm}"])
 def test_all_events_are_written_unless_in_a_terse_table(line: str) -> None:
     assert trace.shows(trace.parser().parse_args(line.split())) is None
 

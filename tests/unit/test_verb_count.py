@@ -464,7 +464,10 @@ def test_what_is_traced(words: list[str], events: set[str], names: bool | None) 
     ],
 )
 def test_what_another_event_tells_is_not_counted_twice(event: Event, counted: bool) -> None:
-    assert count.is_whole(event) == counted
+    shows = count.shows(count.parser().parse_args([]))
+    assert shows is not None
+    assert shows(event) == counted
+    assert count.shows(count.parser().parse_args(["--all"])) is None
 
 
 def test_every_key_of_an_event_can_group() -> None:
