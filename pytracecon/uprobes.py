@@ -109,6 +109,7 @@ class LibcUprobes:
         self._finder, self._found = search.result() if search is not None else (Finder(), None)
         self._links: dict[tuple[int, int], list[_Link]] = {}
         self._tidied = time.monotonic_ns()
+        self._pid = os.getpid()
         self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
         self._refused: PytraceconError | None = None
         self.attached = 0
@@ -189,9 +190,12 @@ class LibcUprobes:
         self._links.clear()
         self._close(links)
 
-    @staticmethod
-    def _close(links: list[_Link]) -> None:
-        if links:
+    def _close(self, links: list[_Link]) -> None:
+        if os.getpid() != self._pid:
+            # In a child, where no thread can be made yet; what the parent holds too is gone without waiting.
+            for link in links:
+                link.close()
+        elif links:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for the start
 
             with ThreadPoolExecutor(min(len(links), _AT_ONCE)) as closing:
