@@ -237,6 +237,41 @@ def test_more_groups_than_are_kept_are_others(run: Callable[..., Command], netwo
     assert sum(row["events"] for row in groups) + others["events"] == 300
 
 
+@elsewhere
+def test_when_its_reader_leaves_every_event_is_accounted_for(run: Callable[..., Command], network: Network) -> None:
+    """Those in groups that nobody was told of, too."""
+    command = run("count", "--interval", "1", "--by", "proto", "-v")
+    command.await_tracing()
+    assert command.process.stdout
+    command.line()
+    command.process.stdout.close()
+    network.actor("flood").do("flood", 200, 5)
+    assert command.process.stderr
+    said = command.process.stderr.read()
+    assert command.process.wait(timeout=DEADLINE) == 0
+    assert_accounted(said, "after the reader left")
+
+
+@elsewhere
+def test_a_full_disk_is_said_with_all_that_is_not_told_of(run: Callable[..., Command], town: Town) -> None:
+    command = run("count", "--by", "proto", "-v", "-o", "/dev/full")
+    command.await_tracing()
+    town.traffic()
+    command.process.send_signal(signal.SIGINT)
+    _, said = command.process.communicate(timeout=DEADLINE)
+    assert command.process.returncode == 74
+    assert "18 events lost; make room" in said
+    assert_accounted(said, "lost by the output")
+
+
+def assert_accounted(said: str, where: str) -> None:
+    """What -v ends with: the events that were handed over are written, or are somewhere else, which is named."""
+    (sums,) = [line.partition("; ")[2] for line in said.splitlines() if " events handed over = " in line]
+    handed, parts = sums.split(" events handed over = ")
+    assert int(handed) == sum(int(word) for word in parts.split() if word.isdigit())
+    assert where in parts
+
+
 # Outputs of every verb
 
 
