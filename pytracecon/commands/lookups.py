@@ -28,6 +28,12 @@ examples:
   pytracecon lookups --name '*.example.com'       who asks for these
   pytracecon lookups --failed --slower 1000       what fails after more than 1 s
   pytracecon lookups --comm curl --all            one program, to the packet
+
+  # pytracecon lookups
+  TIME     PID    COMM      LATENCY   SOURCE      NAME → RESULT
+  09:32:56 15588  curl      1.24 ms   getaddrinfo app.example.com → 10.0.0.7
+  09:32:56 15600  dig       11.24 ms  dns AAAA    www.example.com → 2001:db8::7
+  09:32:56 15588  curl      31.24 ms  getaddrinfo old.example.com → EAI_NONAME
 """
 
 

@@ -50,6 +50,8 @@ def _page(verbs: list[Definition], version: str) -> Iterator[str]:
     common = _common(verbs)
     yield r".\" Made by pytracecon --man"
     yield f'.TH PYTRACECON 8 "" "pytracecon {_escaped(version)}"'
+    yield ".nh"  # a name of an option, broken and hyphenated, is found by no search
+    yield ".ad l"
     yield ".SH NAME"
     yield rf"pytracecon \- {_escaped(_NAME)}"
     yield ".SH SYNOPSIS"

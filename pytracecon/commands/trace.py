@@ -39,6 +39,14 @@ examples:
   pytracecon --host '*.example.com'               by the name that was asked for
   pytracecon -p 1234 --children --format json     a process and its children
   pytracecon --remote 10.0.0.0/8 --min-latency 50 slow handshakes in the house
+
+  # pytracecon --comm curl --comm psql
+  TIME     PID     COMM      EVENT       LOCAL  REMOTE            DETAIL
+  09:32:56 15588   curl      lookup      app.example.com → 10.0.0.7 1.24 ms
+  09:32:56 15588   curl      established :48968 app.example.com:8080 0.06 ms
+  09:32:56 15588   curl      close       :48968 app.example.com:8080 7.10 ms,
+                                         88 B out, 48401 B in, closed by local
+  09:32:56 15592   psql      failed      :57964 10.0.0.7:5432     refused
 """
 
 

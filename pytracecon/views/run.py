@@ -95,11 +95,19 @@ def _row(each: Destination) -> tuple[str, ...]:
     return (
         remote,
         made,
-        "" if latency is None else " / ".join(map(duration, latency)),
+        "" if latency is None else _latency(latency),
         size(each.tx_bytes) if moved else "",
         size(each.rx_bytes) if moved else "",
         ", ".join(f"{count} {_REASONS.get(why, why)}" for why, count in each.failures.most_common()),
     )
+
+
+def _latency(latency: tuple[int, int, int]) -> str:
+    """With its unit once, if all three have the same."""
+    said = [duration(each).rpartition(" ") for each in latency]
+    if len({unit for *_, unit in said}) > 1:
+        return " / ".join("".join(each) for each in said)
+    return f"{' / '.join(number for number, *_ in said)} {said[0][2]}"
 
 
 def _accepted(each: Accepted) -> str:

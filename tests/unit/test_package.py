@@ -31,6 +31,11 @@ def test_the_command_exists() -> None:
     assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_the_pytest_plugin_exists() -> None:
+    plugin = importlib.import_module(PROJECT["entry-points"]["pytest11"]["pytracecon"])
+    assert callable(plugin.pytest_addoption)
+
+
 def test_every_public_name_exists() -> None:
     package = importlib.import_module("pytracecon")
     assert [name for name in package.__all__ if not hasattr(package, name)] == []

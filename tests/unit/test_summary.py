@@ -212,15 +212,20 @@ def test_the_summary_in_words() -> None:
     )
     assert text(0, 1.5, summary, {42: "sleep"}).splitlines() == [
         "pytracecon: status 0 after 1.50 s: 3 connections, 2 failed; 1 accepted; 2 lookups, 1 failed; none lost",
-        "  REMOTE                     MADE  LATENCY min/median/max         OUT      IN  FAILED",
-        "  [2001:db8::1]:443    1 (1 open)  1.00 ms / 1.00 ms / 1.00 ms                 1 refused, 1 timed out",
-        "  www.example.com:443           2  1.00 ms / 1.00 ms / 3.00 ms  200 B  4000 B",
+        "  REMOTE                     MADE  LATENCY min/median/max    OUT      IN  FAILED",
+        "  [2001:db8::1]:443    1 (1 open)  1.00 / 1.00 / 1.00 ms                  1 refused, 1 timed out",
+        "  www.example.com:443           2  1.00 / 1.00 / 3.00 ms   200 B  4000 B",
         "    192.0.2.1",
         "  accepted 1 on port 80: 3 B out, 4 B in",
         "  lookup of gone.example.com failed: NXDOMAIN (1)",
         "  not allowed: curl (7) to [2001:db8::1]:443 (3)",
         "  left behind, and not traced any further: sleep (42)",
     ]
+
+
+def test_latencies_of_different_units_have_them_all() -> None:
+    summary = summed(made("1", 5_000), made("2", 1_500_000_000))
+    assert "  0.005 ms / 0.005 ms / 1.50 s  " in text(0, 1, summary, {})
 
 
 def test_nothing_done_is_one_line() -> None:
