@@ -33,10 +33,11 @@ examples:
   pytracecon count --events lookup --by name --sort p99
                                                   which names are slow
 
-  # pytracecon count --by comm,remote_port --events established,close
-  COMM        REMOTE_PORT    EVENTS        TX        RX        P50        P99
-  curl        443                24    1056 B    580 kB   12.19 ms   31.20 ms
-  psql        5432                2      81 B     437 B    0.04 ms    0.04 ms
+  # pytracecon count --by comm,host --events close --direction out
+  COMM        HOST                        EVENTS        TX        RX
+  curl        www.example.com                 24    2016 B   1.16 MB
+  curl        ?                                3     231 B    145 kB
+  wget        www.example.com                  1     135 B   48188 B
 
 Percentiles are at most 1.6 % off, the maximum is exact. An interval has the
 events that were read in it, by the clock, and is told when there are none too.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import pty
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -298,6 +301,61 @@ def test_a_line_of_ones_own_in_every_verb(told: Callable[..., list[str]], town: 
 def lines_of(town: Town, event: str, ends: list[End]) -> list[str]:
     assert town.nears
     return [f"{end.opened.comm}[{end.actor.pid}]\t{event} {end.remote[0]}:{end.remote[1]} {{?}}" for end in ends]
+
+
+@elsewhere
+def test_a_table_in_a_pipe_has_colour_when_that_is_asked_for(told: Callable[..., list[str]], town: Town) -> None:
+    verbs = [*VERBS, "count"]
+    for table in told([[verb, "--color", "always"] for verb in verbs], town.traffic):
+        header, *lines = table.splitlines()
+        assert header.startswith("\x1b[1m")
+        assert header.endswith("\x1b[0m")
+        assert any("\x1b" not in line for line in lines)
+
+
+@elsewhere
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_on_a_terminal_a_table_has_colour_and_its_width(
+    network: Network, town: Town, environment: dict[str, str], coloured: bool
+) -> None:
+    reading, writing = pty.openpty()
+    usual = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    command = [sys.executable, "-m", "pytracecon", "--netns", network.path, "--events", "failed,close"]
+    process = subprocess.Popen(
+        command,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+        env=usual | {"TERM": "xterm", "COLUMNS": "60"} | environment,
+    )
+    os.close(writing)
+    try:
+        assert process.stderr
+        while not (said := process.stderr.readline()).startswith("pytracecon: tracing"):
+            assert said
+        town.traffic()
+        process.send_signal(signal.SIGINT)
+        shown = everything(reading)
+        assert process.wait(timeout=DEADLINE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(reading)
+    assert ("\x1b[31m" in shown) == ("\x1b[1m" in shown) == coloured
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert 40 < max(map(len, lines)) <= 60
+
+
+def everything(terminal: int) -> str:
+    """What is shown until nobody has the terminal open any more."""
+    shown = b""
+    with suppress(OSError):  # EIO: that is how its end is told
+        while data := os.read(terminal, 1 << 16):
+            shown += data
+    return shown.decode()
 
 
 class Receiver:
