@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from pytracecon.outputs.counts import KEYS, MEASURED
 from pytracecon.outputs.keys import all_keys
 from pytracecon.outputs.sink import Sink
 from pytracecon.outputs.template import value_of
+from pytracecon.views import wording
 
 SECOND = 1_000_000_000
 NOW = 1_795_161_009 * SECOND
@@ -278,6 +280,26 @@ def test_a_table_of_intervals_has_one_header_and_times(counting: Callable[..., C
     assert lines[2].endswith("lost 3 records (ring full)")
     assert [line.split()[0] for line in lines] == ["07:50:10", "07:50:10", "07:50:09"], "a loss has its own time"
     assert told(each, last=False).split()[1:] == ["no", "events", "0"]
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Five hours before UTC."""
+    wording._second.cache_clear()
+    monkeypatch.setenv("TZ", "EAST-5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+    wording._second.cache_clear()
+
+
+@pytest.mark.usefixtures("far_east")
+@pytest.mark.parametrize(("words", "hour"), [([], "12"), (["--utc"], "07")])
+def test_its_times_are_those_of_here_or_utc(counting: Callable[..., Counting], words: list[str], hour: str) -> None:
+    made = counting("--interval", "1", *words)
+    made.header()
+    assert told(made, last=False).startswith(f"{hour}:50:10  no events ")
 
 
 @pytest.mark.parametrize(
