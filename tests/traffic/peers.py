@@ -1,0 +1,82 @@
+"""A verb of ours, and the tool of libbpf-tools that it is like, each as a process that traces."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from traffic.actor import DEADLINE
+
+TOP = Path(__file__).parents[2]
+
+
+class Tool:
+    """A process that traces, once `await_ready` returns."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP)
+
+    def await_ready(self) -> None:
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        """All that it wrote, after a Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        out, err = self.process.communicate(timeout=DEADLINE)
+        assert self.process.returncode == 0, err
+        return out.splitlines()
+
+
+class Peer(Tool):
+    """It needs tracefs, and gets one that nobody else sees."""
+
+    def __init__(self, name: str, line: str) -> None:
+        mount = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
+        super().__init__("unshare", "--mount", "sh", "-c", mount, "sh", name, *line.split())
+
+    def await_ready(self) -> None:
+        """What it polls is made after it has attached; nothing tells of it, so look again."""
+        deadline = time.monotonic() + DEADLINE
+        while "anon_inode:[eventpoll]" not in _descriptors(self.process.pid):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, "it does not get ready"
+            time.sleep(0.005)
+
+
+class Ours(Tool):
+    def __init__(self, verb: str, line: str) -> None:
+        super().__init__(sys.executable, "-m", "pytracecon", verb, *line.split())
+
+    def await_ready(self) -> None:
+        assert self.process.stderr
+        said = [self.process.stderr.readline()]
+        while not said[-1].startswith("pytracecon: tracing"):
+            assert said[-1], said
+            said.append(self.process.stderr.readline())
+
+
+@contextmanager
+def tracing(tools: Iterable[Tool]) -> Iterator[None]:
+    """All of them trace; none outlives this."""
+    started = list(tools)
+    try:
+        for tool in started:
+            tool.await_ready()
+        yield
+    finally:
+        for tool in started:
+            tool.process.kill()
+            tool.process.communicate()
+
+
+def _descriptors(pid: int) -> list[str]:
+    found = []
+    for descriptor in list(Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # it has just been closed
+            found.append(str(descriptor.readlink()))
+    return found
