@@ -207,8 +207,9 @@ class Reader:
         return [self._lost(count, "probe", time.monotonic_ns(), offset)]
 
     def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:
-        start, self._known_until = min(self._known_until, at), max(self._known_until, at)
-        return Lost(at + offset, count, where, start + offset, at + offset)
+        start, end = min(self._known_until, at), max(self._known_until, at)
+        self._known_until = end
+        return Lost(end + offset, count, where, start + offset, end + offset)
 
     def rest(self, how: int) -> bool:
         """Tell the kernel side; False if there is something to read instead."""

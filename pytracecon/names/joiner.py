@@ -142,7 +142,8 @@ class Joiner:
 
     def _forget_addresses(self) -> None:
         """Of those that had a name once, keep what may still be asked for."""
-        self._named = self._claims.addresses()
+        self._named.clear()  # and not another set: whoever decodes holds this one
+        self._named.update(self._claims.addresses())
         self._named.update(remote for _, remote in self._server_names.values())
         self._named.update(remote for _, remote in self._hosts.values())
         self._enough = max(_FEW, 2 * len(self._named))

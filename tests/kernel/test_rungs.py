@@ -59,7 +59,7 @@ def rung(request: pytest.FixtureRequest, program: Path, beacon: Beacon) -> Itera
         here = network()
         opened = pair(here.actor("client"), listen(here.actor("server")))
         try:
-            tracer = stack.enter_context(Tracer(probes=request.param, ring_size="64M"))
+            tracer = stack.enter_context(Tracer(probes=request.param, names=False, ring_size="64M"))
         except UnsupportedKernel:
             pytest.skip(f"{request.param} programs do not attach in this kernel")
         rungs = {probe.rung for probe in tracer.probes if probe.attached}

@@ -247,7 +247,7 @@ def test_probes_say_what_is_attached_and_why_not(everything: Trace) -> None:
     for need, tried in itertools.groupby(sorted(probes, key=lambda probe: probe.need), key=lambda probe: probe.need):
         assert any(probe.attached for probe in tried), f"nothing meets the need of {need}"
     for probe in probes:
-        assert probe.rung in {"fentry", "kprobe", "tracepoint", "iterator"}
+        assert probe.rung in {"fentry", "kprobe", "tracepoint", "iterator", "uprobe"}
         assert probe.attached or probe.detail, probe
 
 
