@@ -258,3 +258,22 @@ def test_a_program_that_became_another_is_the_same_process(trace: Trace, place: 
     alice.execute("renewed")
     end = visit(alice, place.web, addr)
     assert name_of(trace.settle(), end) == ("one.test", "getaddrinfo")
+
+
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
+def test_a_process_that_has_the_number_of_a_dead_one_has_none_of_its_names(
+    trace: Trace, place: Place, alice: Actor
+) -> None:
+    look_up(alice, "one.test")
+    ask(alice, "two.test")
+    alice.kill()
+    heir = place.actor("heir")
+    tries = itertools.count()
+    while heir.pid != alice.pid:
+        assert next(tries) < 200, "others took the number each time"
+        LAST_PID.write_text(str(alice.pid - 1))
+        heir = place.actor("heir")
+    ends = [visit(heir, place.web, addr) for addr in ("127.0.0.11", "127.0.0.12")]
+    assert [name_of(trace.settle(), end) for end in ends] == [UNNAMED] * 2
