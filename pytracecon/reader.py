@@ -242,11 +242,11 @@ class Reader:
         taken: list[T] = []
         deadline = time.monotonic() + _SETTLED_WITHIN
         while True:
-            before = self.delivered
+            before = self._ring.unread()
             taken += self.take(form)
-            if self.wanted == self.delivered + self.lost_ring:
+            if self.drained and self.wanted == self.delivered + self.lost_ring:
                 break
-            if self.delivered > before:  # however long reading all takes
+            if self._ring.unread() < before:  # however long reading all takes
                 deadline = time.monotonic() + _SETTLED_WITHIN
             elif time.monotonic() > deadline:
                 break
