@@ -173,7 +173,7 @@ def test_a_connection_that_the_command_leaves_to_the_kernel_is_told_whole(
     ("options", "kept_out"),
     [
         (["--allow-host", "one.test"], {"two.test", None}),
-        (["--allow-net", "127.0.0.0/28"], set()),
+        pytest.param(["--allow-net", "127.0.0.0/28"], set(), marks=elsewhere),
         pytest.param(["--allow-host", "*.TEST"], {None}, marks=elsewhere),
         pytest.param(["--allow-net", "127.0.0.12,127.0.0.1"], {"one.test"}, marks=elsewhere),
         pytest.param(
@@ -222,6 +222,7 @@ def test_the_commands_own_failure_is_the_status_and_the_guards_is_told_all_the_s
     assert "to 127.0.0.1:9 (1)" in err
 
 
+@elsewhere
 def test_a_loss_makes_a_guard_fail_as_it_cannot_know(run: Callable[..., Run]) -> None:
     running = run("--allow-net", "loopback", "--ring-size", "4K")
     os.kill(tracer_of(running), signal.SIGSTOP)
@@ -251,15 +252,16 @@ def test_processes_that_are_left_behind_are_named(place: Place) -> None:
     assert {each["comm"] for each in json.loads(err)["left_behind"]} == {"sleep"}
 
 
+@elsewhere
 @pytest.mark.parametrize(
     ("command", "status"),
     [
-        pytest.param(["true"], 0, marks=elsewhere),
-        pytest.param(["sh", "-c", "exit 3"], 3, marks=elsewhere),
+        (["true"], 0),
+        (["sh", "-c", "exit 3"], 3),
         (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
-        pytest.param(["sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL, marks=elsewhere),
-        pytest.param(["no-such-command"], 127, marks=elsewhere),
-        pytest.param(["/etc/passwd"], 126, marks=elsewhere),
+        (["sh", "-c", "kill -KILL $$"], 128 + signal.SIGKILL),
+        (["no-such-command"], 127),
+        (["/etc/passwd"], 126),
     ],
 )
 def test_the_exit_status_is_the_commands(place: Place, command: list[str], status: int) -> None:
@@ -277,13 +279,8 @@ def test_its_standard_streams_are_its_own(place: Place) -> None:
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGTERM,
-        *(pytest.param(each, marks=elsewhere) for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)),
-    ],
-)
+@elsewhere
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_is_passed_on_and_the_summary_is_still_told(
     run: Callable[..., Run], place: Place, number: signal.Signals
 ) -> None:
@@ -323,6 +320,7 @@ def read_until(terminal: int, said: bytes, words: bytes) -> bytes:
     return said
 
 
+@elsewhere
 def test_through_sudo_it_runs_as_the_user_who_called(place: Place) -> None:
     called = environment(SUDO_UID=str(NOBODY), SUDO_GID=str(NOBODY), SUDO_USER="nobody", HOME="/root")
     script = "id -u; id -G; echo $HOME $USER $SUDO_UID; grep CapEff /proc/self/status"
