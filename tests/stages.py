@@ -40,7 +40,7 @@ class Stage:
     @property
     def timeout(self) -> int:
         """Seconds; several times what it takes on an idle machine. Guests have a limit of their own below this."""
-        return 1600 if self.guest else 900
+        return 1600 if self.guest else 1500
 
 
 @dataclass
