@@ -25,6 +25,8 @@ TIMEOUT = 1500
 # Two processors, and all on the first but what a test puts on the second: two at work make the tests no faster
 # (measured), take a core from another guest, and one stands still amid everything while the machine outside is busy.
 ON_ONE_PROCESSOR = ("taskset", "--cpu-list", "0")
+# Nothing can be written there; and what hypothesis brings along takes seconds to import, for tests that do not use it.
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
 
 def passed(report: Path) -> list[str]:
@@ -38,7 +40,7 @@ def run(kernel: str, report: Path, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="guest-") as folder:
         inside = Path(folder) / "report.xml"
         tests = arguments or ["tests/kernel", "-m", "not slow"]
-        pytest = [*ON_ONE_PROCESSOR, sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+        pytest = [*ON_ONE_PROCESSOR, sys.executable, "-m", "pytest", *WITHOUT]
         machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(TIMEOUT)]
         with subprocess.Popen([*machine, "--", *pytest, f"--junitxml={inside}", *tests], cwd=TOP) as guest:
             signal.signal(signal.SIGTERM, lambda *_: guest.terminate())  # it stops the virtual machine
