@@ -14,7 +14,7 @@ from traffic.resolver import Place
 
 TOP = Path(__file__).parents[2]
 
-elsewhere = pytest.mark.slow(reason="starts a Python for what no kernel has a say in")
+pytestmark = pytest.mark.slow(reason="starts a pytest; what a kernel has a say in, the other tests see")
 
 TALK = """\
 import os, socket, subprocess, sys
@@ -48,7 +48,11 @@ def pytest_of(place: Place, folder: Path, tests: str, *options: str, before: tup
     process = place.program(
         *before, sys.executable, *own, "--rootdir", folder, folder, *options, env=environment, stderr=subprocess.STDOUT
     )
-    said, _ = process.communicate(timeout=DEADLINE)
+    try:
+        said, _ = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.communicate()
     return process.returncode, said
 
 
@@ -179,7 +183,6 @@ def test_a_test_that_reaches_what_is_not_allowed_fails_and_it_is_named(place: Pl
     assert "assert (1 + 1) == 3" in said
 
 
-@elsewhere
 def test_what_is_allowed_fails_nothing(place: Place, folder: Path) -> None:
     status, said = pytest_of(place, folder, REACHING, "--allow-net", "127.0.0.0/28")
     assert "5 passed" in said
@@ -191,7 +194,6 @@ def test_what_is_allowed_fails_nothing(place: Place, folder: Path) -> None:
 POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
-@elsewhere
 def test_without_privilege_the_fixture_skips_with_the_reason(place: Place, folder: Path) -> None:
     status, said = pytest_of(
         place, folder, "def test_it(connections): pass\ndef test_other(): pass\n", before=POWERLESS
@@ -202,7 +204,6 @@ def test_without_privilege_the_fixture_skips_with_the_reason(place: Place, folde
     assert "CAP_BPF" in said
 
 
-@elsewhere
 def test_without_privilege_what_was_to_be_guarded_fails(place: Place, folder: Path) -> None:
     tests = "def test_it(connections): pass\ndef test_other(): pass\n"
     status, said = pytest_of(place, folder, tests, "--allow-net", "none", before=POWERLESS)
@@ -211,14 +212,12 @@ def test_without_privilege_what_was_to_be_guarded_fails(place: Place, folder: Pa
     assert "cannot be guarded: " in said
 
 
-@elsewhere
 def test_a_wrong_value_is_wrong_usage(place: Place, folder: Path) -> None:
     status, said = pytest_of(place, folder, "def test_it(): pass\n", "--allow-net", "10.0.0.1/8")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "ERROR: --allow-net: 10.0.0.1/8 has bits set behind its prefix" in said
 
 
-@elsewhere
 def test_who_does_not_use_it_loads_nothing(place: Place, folder: Path) -> None:
     heavy = {"pytracecon.tracer", "pytracecon.filters", "pytracecon.events", "cffi", "msgspec"}
     tests = f"def test_it():\n    assert not {heavy} & set(sys.modules)\n"
@@ -234,7 +233,6 @@ def test_a_flood(connections, monkeypatch):
 """
 
 
-@elsewhere
 def test_a_loss_fails_the_test(place: Place, folder: Path) -> None:
     """A ring of one page, which nobody reads while the test runs."""
     small = (

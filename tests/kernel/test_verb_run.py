@@ -80,7 +80,11 @@ def environment(**more: str) -> dict[str, str]:
 def finished(place: Place, *words: str, **streams: Any) -> tuple[int, str, str]:
     """A run to its end: exit status, output, standard error."""
     process = start(place, *words, **streams)
-    out, err = process.communicate(timeout=DEADLINE)
+    try:
+        out, err = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.communicate()
     return process.returncode, out, err
 
 
