@@ -46,6 +46,8 @@ static __always_inline void report_established(const struct sock_state *state, c
 	event = reserve(sizeof(*event), KIND_ESTABLISHED, &state->conn);
 	if (!event)
 		return;
+	/* The moment from which the latency and, later, the duration are counted, not the one a few instructions after. */
+	event->header.time = state->established;
 	event->latency = state->started ? state->established - state->started : 0;
 	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->reserved = 0;
@@ -89,7 +91,7 @@ static __always_inline void report_accept(const struct sock_state *state)
 	event = reserve(sizeof(*event), KIND_ACCEPT, &state->conn);
 	if (!event)
 		return;
-	event->wait = state->established ? bpf_ktime_get_ns() - state->established : 0;
+	event->wait = state->established ? event->header.time - state->established : 0;
 	submit(event);
 }
 
