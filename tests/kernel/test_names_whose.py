@@ -91,7 +91,7 @@ def test_two_names_for_one_address_in_any_order(
 def test_two_names_for_one_address_at_the_same_time_again_and_again(
     trace: Trace, place: Place, alice: Actor, bob: Actor, carol: Actor, times: int
 ) -> None:
-    web = place.web
+    web, lost_before = place.web, trace.tracer.stats.lost
     web.actor.begin("serve", web.socket, 3 * times, 0, 0, "first")
     alice.begin("calls", times, "shared-a.test", web.address[1])
     bob.begin("calls", times, "shared-b.test", web.address[1])
@@ -104,12 +104,20 @@ def test_two_names_for_one_address_at_the_same_time_again_and_again(
         return Counter((event.pid, event.host, event.host_source) for event in ours if event.netns == place.inode)
 
     each = len(OUT.split()) * times
-    trace.until(lambda events: sum(told(events).values()) >= 3 * each, within=30)
-    assert told(trace.settle()) == {
+    expected = {
         (alice.pid, "shared-a.test", "getaddrinfo"): each,
         (bob.pid, "shared-b.test", "getaddrinfo"): each,
         (carol.pid, None, None): each,
     }
+
+    def lost() -> int:
+        return trace.tracer.stats.lost - lost_before
+
+    # Where tasks are preempted inside a hook the kernel passes others by, and says so.
+    trace.until(lambda events: sum(told(events).values()) >= 3 * each or lost() > 0, within=30)
+    seen = told(trace.settle())
+    assert {key for key in seen if key[1] is not None} <= expected.keys(), "what is told is told right"
+    assert seen == expected or lost() > 0
 
 
 def test_a_name_asked_of_the_library_serves_no_other_process(trace: Trace, place: Place, alice: Actor) -> None:
