@@ -74,6 +74,7 @@ static __always_inline void report_failed(const struct sock_state *state, const 
 	event = reserve(sizeof(*event), KIND_FAILED, &state->conn);
 	if (!event)
 		return;
+	event->header.time = now;
 	event->latency = state->started ? now - state->started : 0;
 	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->error = error;
