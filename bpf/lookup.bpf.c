@@ -31,6 +31,16 @@ struct any_sockaddr {
 #define STEPS 16
 #define PARTS 32 /* as often as the kernel lets a program call another */
 
+#define NO_PROGRAM 1
+
+/* The program at the return itself, which goes on there with the next record of an answer: verified once, not for each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} next_parts SEC(".maps");
+
 static __always_inline int enter(struct pt_regs *regs, __u32 resolver, __u64 result_at, __u64 h_errno_at)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -55,6 +65,12 @@ static __always_inline int enter(struct pt_regs *regs, __u32 resolver, __u64 res
 	call.length = bpf_probe_read_user_str(call.name, NAME_SIZE + 1, (void *)call.name_at);
 	call.since = bpf_ktime_get_ns();
 	bpf_map_update_elem(&libc_calls, &key, &call, BPF_ANY);
+	/*
+	 * There is no such program, so nothing is called. But since a76ab5731e32 (v6.13) a kprobe program gets a stack for
+	 * each CPU, and whoever preempts it in a uprobe writes on that (seen on 7.2: one process's name in another one's
+	 * call); a program with a tail call keeps to the task's own.
+	 */
+	bpf_tail_call(regs, &next_parts, NO_PROGRAM);
 	return 0;
 }
 
@@ -197,14 +213,6 @@ static __always_inline void take_result(struct libc_call *call, __u64 returned)
 		bpf_probe_read_user(&call->code, sizeof(call->code), (void *)call->h_errno_at);
 	}
 }
-
-/* The program at the return itself, which goes on there with the next record of an answer: verified once, not for each. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} next_parts SEC(".maps");
 
 static __always_inline int leave(struct pt_regs *regs)
 {
