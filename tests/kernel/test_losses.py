@@ -171,7 +171,7 @@ def test_losses_of_one_tracer_are_not_another_ones(traced: Callable[..., Trace],
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_a_tracer_that_lost_much_is_closed_like_any_other(network: Network) -> None:
-    with Tracer(netns=network.path, ring_size="4K") as tracer:
+    with Tracer(netns=network.path, names=False, ring_size="4K") as tracer:
         network.actor("flood").do("flood", FLOOD, 5)
     stats = tracer.stats
     assert stats.wanted == FLOOD * EVENTS_EACH

@@ -183,7 +183,7 @@ def begun(program: Path, beacon: Beacon) -> Iterator[Begun]:
         lives = {name: begin(world) for name, begin in OLDER_ONES.items()}
         for life in lives.values():
             next(life)
-        yield Begun(lives, Trace(stack.enter_context(Tracer()), beacon))
+        yield Begun(lives, Trace(stack.enter_context(Tracer(names=False)), beacon))
 
 
 def new_network(program: Path, stack: ExitStack) -> Network:

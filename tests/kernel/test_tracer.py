@@ -41,14 +41,14 @@ def of(network: Network, events: list[Event]) -> list[ConnectionEvent]:
 
 
 def test_tracing_is_on_when_the_constructor_returns(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         ends = talk(network)
         Trace(tracer).tells(*told(*ends))
 
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_read_gives_a_batch_or_nothing_in_time(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         before = time.monotonic()
         assert tracer.read(timeout=0) == []
         assert tracer.read(timeout=0.2) == []
@@ -61,7 +61,7 @@ def test_read_gives_a_batch_or_nothing_in_time(network: Network) -> None:
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_iteration_ends_after_all_that_came_before_stop(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         talk(network)
         tracer.stop()
         assert [event.event for event in tracer] == ["connect", "established", "accept", "close", "close"]
@@ -72,7 +72,7 @@ def test_iteration_ends_after_all_that_came_before_stop(network: Network) -> Non
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_nothing_after_stop_is_told(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         tracer.stop()
         assert list(tracer) == []
         talk(network)
@@ -82,7 +82,7 @@ def test_nothing_after_stop_is_told(network: Network) -> None:
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_stop_from_another_thread_ends_a_blocked_read(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         got: list[list[Event]] = []
         reader = threading.Thread(target=lambda: got.append(tracer.read()))
         reader.start()
@@ -105,7 +105,7 @@ def test_async_iteration_yields_to_others_and_ends_after_stop(network: Network) 
 
         busy = asyncio.create_task(other_work())
         kinds = []
-        with Tracer(netns=network.path) as tracer:
+        with Tracer(netns=network.path, names=False) as tracer:
             asyncio.get_running_loop().call_later(0.2, talk, network)
             async for event in tracer:
                 kinds.append(event.event)
@@ -138,7 +138,7 @@ def test_one_tracer_ends_and_another_goes_on(traced: Callable[..., Trace], netwo
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_close_ends_everything_and_may_come_twice(network: Network) -> None:
-    tracer = Tracer(netns=network.path)
+    tracer = Tracer(netns=network.path, names=False)
     talk(network)
     tracer.close()
     tracer.close()
@@ -167,7 +167,7 @@ def in_child(work: Callable[[], object]) -> str:
 
 
 def test_a_forked_child_is_cut_off_and_the_parent_is_not(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         first = talk(network)
         for use in (tracer.read, tracer.stop, lambda: next(iter(tracer)), lambda: tracer.stats):
             assert in_child(use).startswith("TracerClosed: "), use
@@ -180,11 +180,11 @@ def test_a_forked_child_is_cut_off_and_the_parent_is_not(network: Network) -> No
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_a_forked_child_may_trace_for_itself(network: Network) -> None:
     def trace_anew() -> int:
-        with Tracer(netns=network.path) as own:
+        with Tracer(netns=network.path, names=False) as own:
             own.stop()
             return len(list(own))
 
-    with Tracer(netns=network.path):
+    with Tracer(netns=network.path, names=False):
         assert in_child(trace_anew) == "0"
 
 
@@ -194,7 +194,7 @@ class UsersOwnError(Exception):
 
 def test_an_exception_in_the_users_loop_leaves_nothing(network: Network) -> None:
     def trace_badly() -> None:
-        with Tracer(netns=network.path) as tracer:
+        with Tracer(netns=network.path, names=False) as tracer:
             held.update(bpf_ids_of(os.getpid()) - before)
             talk(network)
             for _ in tracer:
@@ -222,16 +222,16 @@ def test_descriptors_and_memory_maps_are_given_back(network: Network) -> None:
         with open("/proc/self/maps") as maps:
             return len(os.listdir("/proc/self/fd")), sum("bpf" in line for line in maps)
 
-    Tracer(netns=network.path).close()
+    Tracer(netns=network.path, names=False).close()
     before = own()
     for _ in range(5):
-        Tracer(netns=network.path).close()
+        Tracer(netns=network.path, names=False).close()
     assert own() == before
 
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_the_books_balance(network: Network) -> None:
-    with Tracer(netns=network.path) as tracer:
+    with Tracer(netns=network.path, names=False) as tracer:
         for _ in range(5):
             talk(network)
         tracer.stop()
