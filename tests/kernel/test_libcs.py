@@ -556,6 +556,8 @@ def test_a_file_that_somebody_holds_a_lease_of_is_found_later(
 FIND = """
 import json, logging, sys
 from pytracecon.libcs import Finder
+
+pytestmark = pytest.mark.slow(reason="which files are libcs is user space's business; that lookups in them are seen is tested in test_names_libcs")
 logging.basicConfig(format="%(message)s")
 finder = Finder(patience=60)
 found = finder.of_this_host() if sys.argv[1] == "all" else finder.mapped_by(int(sys.argv[1]))

@@ -28,6 +28,8 @@ from traffic.actor import DEADLINE, Actor
 from traffic.end import End, close, connect, listen, pair
 from traffic.network import Network
 
+pytestmark = pytest.mark.slow(reason="what is counted is user space's business, whatever the kernel")
+
 TOP = Path(__file__).parents[2]
 SECOND = 1_000_000_000
 

@@ -21,6 +21,8 @@ from traffic.end import connect, listen, pair
 from traffic.naming import visit
 from traffic.resolver import Place
 
+pytestmark = pytest.mark.slow(reason="what a command is told of is user space's business, whatever the kernel")
+
 TOP = Path(__file__).parents[2]
 NOBODY = 65534
 
