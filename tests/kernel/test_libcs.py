@@ -27,6 +27,8 @@ import pytest
 from pytracecon.libcs import FUNCTIONS, Finder, Libc
 from pytracecon.libcs.places import default_places
 
+pytestmark = pytest.mark.slow(reason="which files are libcs is user space's business; test_names_libcs looks into them")
+
 MUSL = Path(f"/lib/ld-musl-{platform.machine()}.so.1")
 DEFAULT = os.fsdecode(default_places()[0]).lstrip("/")
 HERE = Path(__file__).parents[2]
@@ -556,8 +558,6 @@ def test_a_file_that_somebody_holds_a_lease_of_is_found_later(
 FIND = """
 import json, logging, sys
 from pytracecon.libcs import Finder
-
-pytestmark = pytest.mark.slow(reason="which files are libcs is user space's business; that lookups in them are seen is tested in test_names_libcs")
 logging.basicConfig(format="%(message)s")
 finder = Finder(patience=60)
 found = finder.of_this_host() if sys.argv[1] == "all" else finder.mapped_by(int(sys.argv[1]))
