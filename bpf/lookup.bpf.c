@@ -55,9 +55,12 @@ static __always_inline int enter(struct pt_regs *regs, __u32 resolver, __u64 res
 			outer->h_errno_at = h_errno_at;
 		return 0;
 	}
-	take_asker(&asker, task);
-	if (!asker_wanted(&asker, task))
-		return 0;
+	/* Read at the return as well: here only if somebody may be left out. */
+	if (on(BY_OWNER | BY_NETNS)) {
+		take_asker(&asker, task);
+		if (!asker_wanted(&asker, task))
+			return 0;
+	}
 	call.resolver = resolver;
 	call.result_at = result_at;
 	call.h_errno_at = h_errno_at;
