@@ -3,7 +3,8 @@
  * The wire contract: what the kernel side writes into the ring, and all of it.
  *
  * A record is a struct header, then for an event a struct conn, and what its kind adds. The kinds from KIND_LOOKUP
- * on are no events yet: user space finds names in them. Ports are in host order, addresses are sixteen bytes in network order (IPv4 as ::ffff:a.b.c.d), times are CLOCK_MONOTONIC nanoseconds. Zero, the
+ * on are no events yet: user space finds names in them. Ports are in host order, addresses are sixteen bytes in
+ * network order (IPv4 as ::ffff:a.b.c.d), times are CLOCK_MONOTONIC nanoseconds. Zero, the
  * address :: and an empty string mean "not known"; user space leaves such a key out.
  *
  * pytracecon/decode.py reads these structures; tests/unit/test_wire.py holds its table against the BTF of the
@@ -233,9 +234,7 @@ struct program_event {
 	__u32 reserved;
 };
 
-/*
- * One slot a CPU, mapped by user space and never reset. Of events: wanted = delivered + lost_ring.
- */
+/* One slot a CPU, mapped by user space and never reset. Of events: wanted = delivered + lost_ring. */
 struct counters {
 	__u64 wanted;       /* not counted: what serves names, as user space knows what events it makes of that */
 	__u64 lost_ring;    /* the ring was full */

@@ -3,8 +3,8 @@
     scripts/test [STAGE...]      only these
     scripts/test --list          which there are
 
-Stages run one after the other and show their output; what a guest said is shown when it is done. Guests too: two that
-run side by side on two cores, emulated as they are, take several times as long as one after the other.
+Stages run one after the other and show their output. Guests too: two that run side by side on two cores, emulated as
+they are, take several times as long as one after the other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,7 +22,6 @@ from xml.etree import ElementTree
 TOP = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
-GUESTS = 1
 TIMED_OUT = 124
 GRACE = 20
 
@@ -79,12 +77,7 @@ def run(stage: Stage, report: Path) -> Outcome:
     command = [*stage.command, f"--junitxml={report}"] if stage.pytest else stage.command
     started = time.monotonic()
     print(f"\n=== {stage.name}: started", flush=True)
-    with tempfile.TemporaryFile() as said:
-        to = said if stage.guest else None
-        status = ended(subprocess.Popen(command, cwd=TOP, stdout=to, stderr=to), stage.timeout)
-        if stage.guest:
-            said.seek(0)
-            print(f"\n=== {stage.name}: what it said\n{said.read().decode(errors='replace').rstrip()}", flush=True)
+    status = ended(subprocess.Popen(command, cwd=TOP), stage.timeout)
     outcome = Outcome(stage, status, time.monotonic() - started)
     count(outcome, report)
     print(f"=== {outcome.line()}", flush=True)
@@ -121,13 +114,8 @@ def count(outcome: Outcome, report: Path) -> None:
 
 
 def run_all(chosen: list[Stage]) -> list[Outcome]:
-    with tempfile.TemporaryDirectory(prefix="pytracecon-") as folder, ThreadPoolExecutor(GUESTS) as guests:
-
-        def launch(stage: Stage) -> Outcome:
-            return run(stage, Path(folder) / f"{stage.name}.xml")
-
-        outcomes = [launch(stage) for stage in chosen if not stage.guest]
-        return outcomes + list(guests.map(launch, (stage for stage in chosen if stage.guest)))
+    with tempfile.TemporaryDirectory(prefix="pytracecon-") as folder:
+        return [run(stage, Path(folder) / f"{stage.name}.xml") for stage in chosen]
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ RUNGS = ("fentry", "kprobe")
 # A guest is emulated, its Python some 15 times slower than outside.
 TIMEOUT = 1500
 # Two processors, and all on the first but what a test puts on the second: two at work make the tests no faster
-# (measured), take a core from another guest, and one stands still amid everything while the machine outside is busy.
+# (measured), and one stands still amid everything while the machine outside is busy.
 ON_ONE_PROCESSOR = ("taskset", "--cpu-list", "0")
 # Nothing can be written there; and what hypothesis brings along takes seconds to import, for tests that do not use it.
 WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
