@@ -188,7 +188,7 @@ def identity(stats: Stats, written: int, *, output: int, unread: int, left_out: 
     """The sums that always come out. `handed` counts `lost` events too, which nobody delivered."""
     parts = {"written": written, "lost by the output": output, "after the reader left": unread, "not shown": left_out}
     said = " + ".join(f"{count} {name}" for name, count in parts.items() if count or name == "written")
-    others = f" ({stats.left_out} left out by their name)" if stats.left_out else ""
+    others = f" ({stats.left_out} not wanted after all)" if stats.left_out else ""
     return (
         f"{stats.wanted} events wanted = {stats.delivered} delivered{others} + {stats.lost_ring} lost in the ring; "
         f"{stats.handed} events handed over = {said}"

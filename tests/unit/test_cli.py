@@ -403,6 +403,6 @@ def test_the_sums_come_out() -> None:
         "9 events wanted = 9 delivered + 0 lost in the ring; 9 events handed over = 9 written"
     )
     assert identity(SOME_LOST, 4, output=4, unread=2, left_out=1) == (
-        "29 events wanted = 12 delivered (3 left out by their name) + 17 lost in the ring; "
+        "29 events wanted = 12 delivered (3 not wanted after all) + 17 lost in the ring; "
         "11 events handed over = 4 written + 4 lost by the output + 2 after the reader left + 1 not shown"
     )
