@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -195,11 +196,18 @@ class LibcUprobes:
             # In a child, where no thread can be made yet; what the parent holds too is gone without waiting.
             for link in links:
                 link.close()
-        elif links:
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - not for the start
+            return
+        # No pool: its module is imported when it is needed, and that fails where no file can be opened.
+        closing = [threading.Thread(target=_close_all, args=(links[first::_AT_ONCE],)) for first in range(_AT_ONCE)]
+        for thread in closing[: len(links)]:
+            thread.start()
+        for thread in closing[: len(links)]:
+            thread.join()
 
-            with ThreadPoolExecutor(min(len(links), _AT_ONCE)) as closing:
-                list(closing.map(lambda link: link.close(), links))
+
+def _close_all(links: list[_Link]) -> None:
+    for link in links:
+        link.close()
 
 
 def _place(address: int) -> tuple[str, int]:
