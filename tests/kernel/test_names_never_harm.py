@@ -50,6 +50,9 @@ def test_without_a_descriptor_left_to_look_for_libcs(
         Told(near, "connect established close", ended="local_close"),
         Told(far, "accept close", ended="remote_close"),
     ]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     no_more_files()
     assert trace.await_told(told)
+    trace.settle()  # it detaches, too
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     trace.tells(*told)
