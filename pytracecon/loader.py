@@ -250,8 +250,9 @@ def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial:
             libcs.try_in_a_sandbox()
             libcs.attach()
             on_failure.pop_all()
-    except PytraceconError as error:
-        trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), error))
+    except (PytraceconError, OSError) as error:
+        cause = error if isinstance(error, PytraceconError) else UnsupportedKernel(f"libcs cannot be found: {error}")
+        trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
         return None
     return libcs
 
