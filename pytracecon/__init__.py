@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Failed,
         Lookup,
         Lost,
+        Process,
     )
     from pytracecon.json_lines import JsonBatch
     from pytracecon.probes import Probe
@@ -48,6 +49,7 @@ __all__ = [
     "Lookup",
     "Lost",
     "Probe",
+    "Process",
     "PytraceconError",
     "Stats",
     "Tracer",

@@ -110,7 +110,6 @@ def _who(process: bytes, names: bytes) -> tuple[str | None, str, tuple[Any, ...]
             None,
             None,
             None,
-            None,
             True if flags & wire.PRE_EXISTING else None,
         ),
         True if flags & wire.PARTIAL else None,

@@ -22,7 +22,29 @@ __all__ = [
     "Failed",
     "Lookup",
     "Lost",
+    "Process",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the owner is beyond its number and name. Its program is the one that it ran when the connection became its.
+
+    `container` (its id) and `pod` (of Kubernetes, its uid) are as the cgroup's path has them, `unit` is systemd's;
+    `container_name` comes from the engine, some time after the first event. `exe_source` says when `exe` and `args`
+    were taken: `exec`, in the kernel when the program started; `proc`, from /proc, as the process is older than the
+    tracer. `args_cut`: there were more. `parents` are the pids of its parent, that one's parent, and so on.
+    """
+
+    container: str | None = None
+    container_name: str | None = None
+    pod: str | None = None
+    unit: str | None = None
+    exe: str | None = None
+    exe_source: str | None = None
+    args: list[str] | None = None
+    args_cut: bool | None = None
+    parents: list[int] | None = None
 
 
 @dataclass(slots=True)
@@ -39,8 +61,51 @@ class Event:
         return rfc3339(self.time_ns)
 
 
+class _OfProcess:
+    """What `process` tells, as attributes of the event."""
+
+    __slots__ = ()
+    process: Process | None
+
+    @property
+    def container(self) -> str | None:
+        return None if self.process is None else self.process.container
+
+    @property
+    def container_name(self) -> str | None:
+        return None if self.process is None else self.process.container_name
+
+    @property
+    def pod(self) -> str | None:
+        return None if self.process is None else self.process.pod
+
+    @property
+    def unit(self) -> str | None:
+        return None if self.process is None else self.process.unit
+
+    @property
+    def exe(self) -> str | None:
+        return None if self.process is None else self.process.exe
+
+    @property
+    def exe_source(self) -> str | None:
+        return None if self.process is None else self.process.exe_source
+
+    @property
+    def args(self) -> list[str] | None:
+        return None if self.process is None else self.process.args
+
+    @property
+    def args_cut(self) -> bool | None:
+        return None if self.process is None else self.process.args_cut
+
+    @property
+    def parents(self) -> list[int] | None:
+        return None if self.process is None else self.process.parents
+
+
 @dataclass(slots=True)
-class ConnectionEvent(Event):
+class ConnectionEvent(_OfProcess, Event):
     """What all events of a connection tell of it. `local` is the end that the traced process holds."""
 
     conn: str
@@ -59,8 +124,7 @@ class ConnectionEvent(Event):
     thread: str | None = None
     owner: str | None = None
     cgroup: int | None = None
-    container: str | None = None
-    unit: str | None = None
+    process: Process | None = None
     host: str | None = None
     host_source: str | None = None
     host_candidates: list[str] | None = None
@@ -140,7 +204,7 @@ class Existing(ConnectionEvent):
 
 
 @dataclass(slots=True)
-class Lookup(Event):
+class Lookup(_OfProcess, Event):
     """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
 
     `addresses` are those of the answer, in its order. `server` and `type` (A, AAAA…) are known of packets; `within`
@@ -157,8 +221,7 @@ class Lookup(Event):
     tid: int | None = None
     thread: str | None = None
     cgroup: int | None = None
-    container: str | None = None
-    unit: str | None = None
+    process: Process | None = None
     name: str | None = None
     type: str | None = None
     addresses: list[str] | None = None

@@ -22,10 +22,10 @@ __all__ = ["CsvRows"]
 
 
 # What others chose. The rest are numbers and words of ours, and addresses.
-_FOREIGN = frozenset({"comm", "thread", "container", "unit", "host", "name"})
-_FOREIGN_LISTS = frozenset({"host_candidates"})
-_LISTS = frozenset({"addresses"})
-_FLAGS = frozenset({"v4_mapped", "pre_existing", "partial", "fastopen"})
+_FOREIGN = frozenset({"comm", "thread", "container", "container_name", "pod", "unit", "exe", "host", "name"})
+_FOREIGN_LISTS = frozenset({"args", "host_candidates"})
+_LISTS = frozenset({"addresses", "parents"})
+_FLAGS = frozenset({"v4_mapped", "args_cut", "pre_existing", "partial", "fastopen"})
 
 
 class CsvRows:
@@ -61,7 +61,7 @@ class CsvRows:
                     cells[at] = " ".join([cell(text).replace(" ", r"\x20") for text in cells[at]])
             for at in self._lists:
                 if cells[at] is not None:
-                    cells[at] = " ".join(cells[at])
+                    cells[at] = " ".join(map(str, cells[at]))
             for at in self._flags:
                 if cells[at]:
                     cells[at] = "true"

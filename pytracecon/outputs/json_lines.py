@@ -103,7 +103,7 @@ def _without_surrogates(row: Any) -> Any:
         if isinstance(value, str):
             setattr(row, name, _as_text(value))
         elif isinstance(value, list):
-            setattr(row, name, [_as_text(each) for each in value])
+            setattr(row, name, [_as_text(each) if isinstance(each, str) else each for each in value])
     return row
 
 

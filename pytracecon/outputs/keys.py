@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from pytracecon.clock import rfc3339
-from pytracecon.events import Accept, Close, Connect, Established, Event, Existing, Failed, Lookup, Lost
+from pytracecon.events import Accept, Close, Connect, Established, Event, Existing, Failed, Lookup, Lost, Process
 
 __all__ = ["all_keys", "keys", "values"]
 
@@ -45,4 +45,11 @@ def values(kind: type[Event]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _names(kind: type[Event]) -> list[str]:
-    return [field.name for field in fields(kind) if field.name != "time_ns"]
+    """What `process` tells stands in its place."""
+    names: list[str] = []
+    for field in fields(kind):
+        if field.name == "process":
+            names += [each.name for each in fields(Process)]
+        elif field.name != "time_ns":
+            names.append(field.name)
+    return names

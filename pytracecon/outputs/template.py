@@ -100,5 +100,5 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return ",".join(map(safe, value))
+        return ",".join([safe(str(each)) for each in value])
     return safe(str(value))

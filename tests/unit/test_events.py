@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,11 +23,12 @@ from pytracecon.events import (
     Failed,
     Lookup,
     Lost,
+    Process,
 )
 
 CONNECTION = (
     "time_ns conn proto direction local_addr local_port remote_addr remote_port v4_mapped netns pid comm uid tid "
-    "thread owner cgroup container unit host host_source host_candidates pre_existing subflow_of partial "
+    "thread owner cgroup process host host_source host_candidates pre_existing subflow_of partial "
 )
 OWN = {
     Connect: "fastopen",
@@ -37,7 +39,7 @@ OWN = {
     Existing: "state tx_bytes tx_acked rx_bytes retransmits rtt_ns",
 }
 LOOKUP = (
-    "time_ns netns pid comm uid tid thread cgroup container unit name type addresses latency_ns result source server "
+    "time_ns netns pid comm uid tid thread cgroup process name type addresses latency_ns result source server "
     "within partial"
 )
 KINDS = {**OWN, Lookup: "", Lost: ""}
@@ -51,6 +53,16 @@ def test_fields_stand_in_the_order_of_the_documented_keys(kind: type[Event]) -> 
 def test_a_lookup_belongs_to_a_process_and_to_no_connection() -> None:
     assert " ".join(field.name for field in fields(Lookup)) == LOOKUP
     assert all(getattr(Lookup(0), name) is None for name in LOOKUP.split()[1:])
+
+
+@pytest.mark.parametrize("kind", [*OWN, Lookup])
+def test_what_the_process_tells_is_told_by_its_event(kind: type[ConnectionEvent | Lookup]) -> None:
+    known = Process("0" * 64, "web", "uid", "nginx.service", "/usr/sbin/nginx", "exec", ["nginx"], True, [1])
+    required: dict[str, Any] = {} if kind is Lookup else {"conn": "0", "proto": "tcp", "direction": "out"}
+    event = kind(0, **required, process=known)
+    for field in fields(Process):
+        assert getattr(event, field.name) == getattr(known, field.name) is not None
+        assert getattr(kind(0, **required), field.name) is None
 
 
 def test_a_loss_tells_how_much_where_and_between_when() -> None:

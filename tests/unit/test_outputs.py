@@ -34,6 +34,7 @@ from pytracecon.events import (
     Failed,
     Lookup,
     Lost,
+    Process,
 )
 from pytracecon.outputs import Output
 from pytracecon.outputs.csv_rows import CsvRows
@@ -82,7 +83,8 @@ MISSING: dict[str, Any] = LOOKUP | {
     "server": "127.0.0.53",
 }
 
-FOREIGN = ("comm", "thread", "container", "unit", "host", "name", "host_candidates")
+FOREIGN = ("comm", "thread", "host", "name", "host_candidates")
+FOREIGN_OF_PROCESS = ("container", "container_name", "pod", "unit", "exe")
 foreign_text = st.one_of(
     st.text(st.characters(exclude_categories=[])),
     st.text(max_size=15).map(lambda name: text.decode(name.encode())),
@@ -94,12 +96,25 @@ foreign_text = st.one_of(
 number = st.integers(0, (1 << 64) - 1)
 
 
+processes = st.builds(
+    Process,
+    **{key: st.none() | foreign_text for key in FOREIGN_OF_PROCESS},
+    exe_source=st.sampled_from([None, "exec", "proc"]),
+    args=st.none() | st.lists(foreign_text, min_size=1, max_size=4),
+    args_cut=st.none() | st.just(True),
+    parents=st.none() | st.lists(number, min_size=1, max_size=4),
+)
+
+
 def an_event(kind: type[Event]) -> st.SearchStrategy[Event]:
     """Numbers, flags and our own words as the kernel side makes them, and any text where others choose it."""
     values: dict[str, st.SearchStrategy[Any]] = {}
     for field in fields(kind):
         if field.name == "time_ns":
             values[field.name] = st.integers(0, 1 << 62)
+            continue
+        if field.name == "process":
+            values[field.name] = st.none() | processes
             continue
         if field.name == "host_candidates":
             value: st.SearchStrategy[Any] = st.lists(foreign_text, max_size=4)
@@ -191,7 +206,10 @@ def test_json_lines_parse_back_to_the_events(events: list[Event]) -> None:
             if isinstance(value, str):
                 value = value.encode("utf-8", "backslashreplace").decode()
             elif isinstance(value, list):
-                value = [each.encode("utf-8", "backslashreplace").decode() for each in value]
+                value = [
+                    each.encode("utf-8", "backslashreplace").decode() if isinstance(each, str) else each
+                    for each in value
+                ]
             assert found.get(key) == value
             assert (key in found) == (value is not None)
 
@@ -221,11 +239,14 @@ def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event])
             if key in ("from", "to"):
                 continue
             value = getattr(event, key, None)
-            if key in FOREIGN or key == "addresses":
+            foreign = key in FOREIGN or key in FOREIGN_OF_PROCESS or key == "args"
+            if foreign or key == "addresses":
                 assert not any(shown.lstrip(" ").startswith(sign) for sign in "=+-@\t\r")
-            if key in ("host_candidates", "addresses"):
+            if key == "parents":
+                assert shown == " ".join(map(str, value or ()))
+            elif key in ("host_candidates", "addresses", "args"):
                 assert ([text.restore_cell(each) for each in shown.split(" ")] if value else shown) == (value or "")
-            elif key in FOREIGN:
+            elif foreign:
                 assert text.restore_cell(shown) == (value or "")
             else:
                 assert shown == ("" if value is None else "true" if value is True else str(value))
@@ -234,9 +255,9 @@ def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event])
 def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> None:
     assert CsvRows().header().decode() == (
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
-        "thread,owner,cgroup,container,unit,host,host_source,host_candidates,pre_existing,subflow_of,partial,"
-        "fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,"
-        "rtt_ns,ended,state,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
+        "thread,owner,cgroup,container,container_name,pod,unit,exe,exe_source,args,args_cut,parents,host,host_source,"
+        "host_candidates,pre_existing,subflow_of,partial,fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,"
+        "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
     )
 
 

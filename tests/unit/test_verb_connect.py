@@ -244,7 +244,7 @@ def test_the_query_is_the_connections_name(event: Connect | Failed, told: Lookup
 
 
 def test_lookups_are_for_the_query_and_no_rows(tmp_path: Path) -> None:
-    events = [lookup(NOW - SECOND), Connect(NOW, **NAMED)]
+    events: list[Event] = [lookup(NOW - SECOND), Connect(NOW, **NAMED)]
     assert [line.split("443")[1].strip() for line in rows(tmp_path, "-d", events)[1:]] == [
         "www.example.com (1000.000ms)"
     ]
