@@ -94,7 +94,7 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return " ".join([cell(text).replace(" ", r"\x20") for text in value])
+        return " ".join([cell(str(each)).replace(" ", r"\x20") for each in value])
     return cell(value) if isinstance(value, str) else value
 
 

@@ -39,7 +39,7 @@ def cells(
     shown += [address("DADDR", "remote"), port("DPORT", "remote", 6)]
     shown += [ERROR, REASON] if failures else []
     if answers is not None:
-        shown.append(Cell(Column("QUERY", 20, 20), lambda event: query(event, answers)))
+        shown.append(Cell(Column("QUERY", 20, 60), lambda event: query(event, answers)))
     return shown
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from pytracecon.events import Event
-from pytracecon.grouping import Count, Value
+from pytracecon.grouping import Count
 from pytracecon.outputs.table import Cells, Column, Table
-from pytracecon.text import safe
 from pytracecon.views import trace, wording
-from pytracecon.views.wording import UNKNOWN, duration, size, time_of_day
+from pytracecon.views.wording import duration, size, time_of_day
 
 __all__ = ["message", "row", "table"]
 
@@ -56,7 +55,7 @@ def row(
 def message(count: Count) -> str:
     """A row in words: `comm curl, remote_port 443: 12 events, 1056 B out, 4801 B in, p99 12.31 ms`."""
     if count.kind == "group":
-        said = ", ".join(f"{key} {shown(key, value)}" for key, value in count.by.items())
+        said = ", ".join(f"{key} {wording.value(key, value)}" for key, value in count.by.items())
     else:
         said = _stead(count)
     said += f": {count.events} event{'' if count.events == 1 else 's'}"
@@ -67,22 +66,9 @@ def message(count: Count) -> str:
     return said
 
 
-def shown(key: str, value: Value) -> str:
-    """A key's value for people. Of a name that is too long the end is shown."""
-    if value is None:
-        return UNKNOWN
-    if isinstance(value, tuple):
-        return ",".join(map(safe, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if key.endswith("_ns"):
-        return duration(value)
-    return wording.host(value, _LONGEST) if key in ("host", "name") else safe(str(value))
-
-
 def _name(count: Count, keys: Sequence[str]) -> list[str | None]:
     if count.kind == "group":
-        return [shown(key, count.by[key]) for key in keys]
+        return [wording.value(key, count.by[key]) for key in keys]
     return [_stead(count), *[None] * (len(keys) - 1)]
 
 

@@ -1,12 +1,14 @@
 """All events as they happen, one a row.
 
-A name stands in a column of its own where there is room for it, else in place of the remote's address.
+A name stands in a column of its own where there is room for it, else in place of the remote's address. Columns of
+the user's own stand before the words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pytracecon.events import (
     Accept,
@@ -24,6 +26,9 @@ from pytracecon.outputs.table import Cells, Column, Table
 from pytracecon.text import safe
 from pytracecon.views import wording
 from pytracecon.views.wording import UNKNOWN, duration, endpoint, several, size, time_of_day
+
+if TYPE_CHECKING:
+    from pytracecon.views.columns import Cell
 
 __all__ = ["detail", "row", "table"]
 
@@ -73,41 +78,49 @@ _LOST_IN = {
 }
 
 
-def table(terminal: Callable[[], int | None], *, utc: bool, names: bool = True) -> Table:
+def table(terminal: Callable[[], int | None], *, utc: bool, names: bool = True, shown: Sequence[Cell] = ()) -> Table:
     """For a terminal of the width that it has now, or for none; `names`: connections may have one."""
     wide = terminal()
     narrow = wide is not None and wide < _WIDE_ENOUGH
     host_column = names and (wide is None or wide >= _WIDE_ENOUGH_FOR_HOST)
-    columns = _NARROW_COLUMNS if narrow else _COLUMNS
+    *columns, last = _NARROW_COLUMNS if narrow else _COLUMNS
+    own = [cell.column for cell in shown]
     return Table(
-        (*columns[:-1], _HOST, columns[-1]) if host_column else columns,
-        partial(row, utc=utc, narrow=narrow, host_column=host_column),
+        (*columns, *([_HOST] if host_column else []), *own, last),
+        partial(row, utc=utc, narrow=narrow, host_column=host_column, shown=shown),
         terminal=terminal,
         hang="LOCAL",
         gap=1 if narrow else 2,
     )
 
 
-def row(event: Event, *, utc: bool = False, narrow: bool = False, host_column: bool = False) -> Cells:
+def row(
+    event: Event,
+    *,
+    utc: bool = False,
+    narrow: bool = False,
+    host_column: bool = False,
+    shown: Sequence[Cell] = (),
+) -> Cells:
     """The cells of a row. What is not known is `?`; what does not apply is empty, and so is an unknown name."""
     time = time_of_day(event.time_ns, utc=utc, decimals=0 if narrow else 6)
-    last = detail(event, narrow=narrow)
+    last = [*[cell.of(event) for cell in shown], detail(event, narrow=narrow)]
     if isinstance(event, Lookup):
         spanned = (None, None) if host_column else (None,)
-        return time, *_process(event), event.event, _answer(event, narrow=narrow), *spanned, last
+        return time, *_process(event), event.event, _answer(event, narrow=narrow), *spanned, *last
     if not isinstance(event, ConnectionEvent):
-        return time, "", "", event.event, "", "", *([""] if host_column else []), last
+        return time, "", "", event.event, "", "", *([""] if host_column else []), *last
     if narrow:
         local = f":{UNKNOWN if event.local_port is None else event.local_port}"
     else:
         local = endpoint(event.local_addr, event.local_port)
     remote = endpoint(event.remote_addr, event.remote_port)
     if host_column:
-        return time, *_process(event), event.event, local, remote, _host(event), last
+        return time, *_process(event), event.event, local, remote, _host(event), *last
     if event.host is not None:
         port = f":{UNKNOWN if event.remote_port is None else event.remote_port}"
         remote = _host(event, port, longest=_LONGEST_NARROW_HOST if narrow else _LONGEST_HOST)
-    return time, *_process(event), event.event, local, remote, last
+    return time, *_process(event), event.event, local, remote, *last
 
 
 def _process(event: ConnectionEvent | Lookup) -> tuple[str, str]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from shlex import join
+from typing import Any
 
 from pytracecon.clock import SECOND
 from pytracecon.text import safe
 
-__all__ = ["UNKNOWN", "duration", "endpoint", "host", "several", "size", "time_of_day"]
+__all__ = ["UNKNOWN", "duration", "endpoint", "host", "several", "size", "time_of_day", "value"]
 
 UNKNOWN = "?"
 
 _EXACT_UP_TO = 100_000
+_LONGEST_NAME = 48
 
 
 def duration(nanoseconds: int) -> str:
@@ -60,6 +63,21 @@ def host(name: str, longest: int) -> str:
 def several(items: Sequence[str], most: int) -> str:
     """The first ones, and how many more there are."""
     return ", ".join(items if len(items) <= most else [*items[:most], f"+{len(items) - most}"])
+
+
+def value(key: str, known: Any) -> str:
+    """The value of any key of an event. Of a name that is too long the end is shown; arguments can be run again."""
+    if known is None:
+        return UNKNOWN
+    if key == "args":
+        return safe(join(known))
+    if isinstance(known, (list, tuple)):
+        return ",".join([safe(str(each)) for each in known])
+    if isinstance(known, bool):
+        return str(known).lower()
+    if key.endswith("_ns"):
+        return duration(known)
+    return host(known, _LONGEST_NAME) if key in ("host", "name") else safe(str(known))
 
 
 def time_of_day(time_ns: int, *, utc: bool = False, decimals: int = 6) -> str:
