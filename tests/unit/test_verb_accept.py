@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytracecon.cli import main
 from pytracecon.commands import accept
 from pytracecon.events import Accept, Event, Lost
-from pytracecon.outputs.sink import open_file
+from unit.written import keywords, rows
 
 SECOND = 1_000_000_000
 NOW = 1_795_161_009 * SECOND  # 07:50:09 UTC
@@ -30,20 +28,6 @@ SIX = SSHD | {"local_addr": "::1", "remote_addr": "::1"}
 EVENTS: list[Event] = [Accept(NOW, **SSHD, wait_ns=3_240_000), Accept(NOW + 1_234_567_890, **SIX, wait_ns=9_000)]
 
 
-def keywords(line: str) -> dict[str, Any]:
-    return accept.keywords(accept.parser().parse_args(line.split()))
-
-
-def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
-    """What the verb writes into a file with these options."""
-    options = accept.parser().parse_args(line.split())
-    target = open_file(str(tmp_path / "file"), append=False)
-    output, shows = accept._table(options, target), accept.shows(options)
-    target.close()
-    shown = [event for event in events if shows is None or shows(event)]
-    return (output.header() + b"".join(piece for piece, _ in output.render(shown))).decode().splitlines()
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -60,27 +44,7 @@ def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert keywords(line) == {"events": ["accept"], "names": False} | expected
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("-4 -6", "-6"),
-        ("-P 0", "--local-port"),
-        ("-P ssh", "--local-port"),
-        ("-p 0", "--pid"),
-        ("--failed", "--failed"),
-        ("--direction out", "--direction"),
-        ("--host a", "--host"),
-        ("-L 22", "-L"),
-    ],
-)
-def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["accept", *line.split()]) == 2
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert named in err
+    assert keywords(accept.VERB, line) == {"events": ["accept"], "names": False} | expected
 
 
 @pytest.mark.parametrize(
@@ -120,21 +84,12 @@ def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFix
         ),
     ],
 )
-def test_rows_are_those_of_tcpaccept(tmp_path: Path, line: str, expected: list[str]) -> None:
-    assert rows(tmp_path, line, EVENTS) == expected
+def test_rows_are_those_of_tcpaccept(line: str, expected: list[str]) -> None:
+    assert rows(accept.VERB, line, EVENTS) == expected
 
 
-def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark(tmp_path: Path) -> None:
-    assert rows(tmp_path, "--wait", [Lost(NOW, 3, "map"), Accept(NOW, "1", "tcp", "in")])[1:] == [
+def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark() -> None:
+    assert rows(accept.VERB, "--wait", [Lost(NOW, 3, "map"), Accept(NOW, "1", "tcp", "in")])[1:] == [
         "lost 3 records (map full)",
         "?      ?            ?  ?                ?     ?                ?     ?",
     ]
-
-
-@pytest.mark.parametrize(("line", "shown"), [("", False), ("-v", True)])
-def test_a_path_of_a_connection_has_a_row_only_for_those_who_want_more(tmp_path: Path, line: str, shown: bool) -> None:
-    assert len(rows(tmp_path, line, [Accept(NOW, **SSHD, subflow_of="2")])) == 1 + shown
-
-
-def test_other_formats_have_every_event() -> None:
-    assert accept.shows(accept.parser().parse_args(["--format", "json"])) is None

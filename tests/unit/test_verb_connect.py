@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytracecon.cli import main
 from pytracecon.commands import connect
 from pytracecon.events import Connect, Event, Failed, Lookup, Lost
-from pytracecon.outputs import Output, Summary
-from pytracecon.outputs.sink import open_file
+from pytracecon.outputs import Output
 from pytracecon.views import columns
 from pytracecon.views.answers import Answers
 from pytracecon.views.connect import Counts, cells, query, table
+from unit.written import keywords, rows
 
 SECOND = 1_000_000_000
 NOW = 1_795_161_009 * SECOND
@@ -36,26 +34,9 @@ EVENTS: list[Event] = [Connect(NOW, **CURL), Connect(NOW + 1_234_567_890, **SIX)
 NAMED = CURL | {"host": "www.example.com", "host_source": "dns"}
 
 
-def keywords(line: str) -> dict[str, Any]:
-    return connect.keywords(connect.parser().parse_args(line.split()))
-
-
 def lines(output: Output, events: list[Event]) -> list[str]:
     data = output.header() + b"".join(piece for piece, _ in output.render(events))
     return data.decode().splitlines()
-
-
-def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
-    """What the verb writes into a file with these options."""
-    options = connect.parser().parse_args(line.split())
-    target, answers = open_file(str(tmp_path / "file"), append=False), Answers()
-    shows = connect.shows(options, answers)
-    output = connect._table(options, answers, target)
-    target.close()
-    told = lines(output, [event for event in events if shows is None or shows(event)])
-    if isinstance(output, Summary):
-        told += b"".join(piece for piece, _ in output.sum_up(last=True)).decode().splitlines()
-    return told
 
 
 @pytest.mark.parametrize(
@@ -85,37 +66,11 @@ def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
     usual = {"events": ["connect"], "names": False}
-    assert {"names": True} | keywords(line) == usual | expected
+    assert {"names": True} | keywords(connect.VERB, line) == usual | expected
 
 
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("-4 -6", "-6"),
-        ("-c -d", "-d"),
-        ("-c --all", "--all"),
-        ("-c --format json", "-c"),
-        ("-c --template {pid}", "-c"),
-        ("-d --no-names", "--no-names"),
-        ("--failed --all", "--failed"),
-        ("-P 0", "--port"),
-        ("-P 65536", "--port"),
-        ("-p 0", "--pid"),
-        ("-u nobody-of-that-name", "--uid"),
-        ("--direction in", "--direction"),
-        ("--min-latency 1", "--min-latency"),
-        ("extra", "extra"),
-    ],
-)
-def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["connect", *line.split()]) == 2
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert named in err
-
-
-def test_rows_are_those_of_tcpconnect(tmp_path: Path) -> None:
-    assert rows(tmp_path, "", EVENTS) == [
+def test_rows_are_those_of_tcpconnect() -> None:
+    assert rows(connect.VERB, "", EVENTS) == [
         "PID    COMM         IP SADDR            DADDR            DPORT",
         "1479   curl         4  10.0.0.5         10.0.0.7         443",
         r"1479   a\x0ab       6  2001:db8::5      2001:db8::7      443",
@@ -167,12 +122,12 @@ def test_rows_are_those_of_tcpconnect(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_options_add_columns_where_tcpconnect_has_them(tmp_path: Path, line: str, expected: list[str]) -> None:
-    assert rows(tmp_path, line, EVENTS) == expected
+def test_options_add_columns_where_tcpconnect_has_them(line: str, expected: list[str]) -> None:
+    assert rows(connect.VERB, line, EVENTS) == expected
 
 
 @pytest.mark.parametrize("line", ["--failed", "--all"])
-def test_failures_have_their_error_and_reason(tmp_path: Path, line: str) -> None:
+def test_failures_have_their_error_and_reason(line: str) -> None:
     nowhere = CURL | {"local_addr": None, "local_port": None}
     events: list[Event] = [
         Connect(NOW, **CURL),
@@ -180,7 +135,7 @@ def test_failures_have_their_error_and_reason(tmp_path: Path, line: str) -> None
         Failed(NOW, **nowhere, error="ENETUNREACH", reason="unreachable"),
         Failed(NOW, **CURL),
     ]
-    assert rows(tmp_path, line, events) == [
+    assert rows(connect.VERB, line, events) == [
         "PID    COMM         IP SADDR            DADDR            DPORT  ERROR        REASON",
         "1479   curl         4  10.0.0.5         10.0.0.7         443",
         "1479   curl         4  10.0.0.5         10.0.0.7         443    ECONNREFUSED refused",
@@ -189,9 +144,9 @@ def test_failures_have_their_error_and_reason(tmp_path: Path, line: str) -> None
     ]
 
 
-def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark(tmp_path: Path) -> None:
+def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark() -> None:
     nobody = Connect(NOW, "1", "tcp", "out")
-    assert rows(tmp_path, "", [Lost(NOW, 3, "ring"), nobody])[1:] == [
+    assert rows(connect.VERB, "", [Lost(NOW, 3, "ring"), nobody])[1:] == [
         "lost 3 records (ring full)",
         "?      ?            ?  ?                ?                ?",
     ]
@@ -243,9 +198,9 @@ def test_the_query_is_the_connections_name(event: Connect | Failed, told: Lookup
     assert query(event, answers) == expected
 
 
-def test_lookups_are_for_the_query_and_no_rows(tmp_path: Path) -> None:
+def test_lookups_are_for_the_query_and_no_rows() -> None:
     events: list[Event] = [lookup(NOW - SECOND), Connect(NOW, **NAMED)]
-    assert [line.split("443")[1].strip() for line in rows(tmp_path, "-d", events)[1:]] == [
+    assert [line.split("443")[1].strip() for line in rows(connect.VERB, "-d", events)[1:]] == [
         "www.example.com (1000.000ms)"
     ]
 
@@ -291,9 +246,9 @@ def test_everything_but_a_lookup_passes() -> None:
 # -c
 
 
-def test_counts_come_at_the_end_most_first(tmp_path: Path) -> None:
+def test_counts_come_at_the_end_most_first() -> None:
     events: list[Event] = [Connect(NOW, **SIX), *[Connect(NOW + at, **CURL) for at in range(3)]]
-    assert rows(tmp_path, "-c", [*events, Lost(NOW, 3, "ring")]) == [
+    assert rows(connect.VERB, "-c", [*events, Lost(NOW, 3, "ring")]) == [
         "LADDR                     RADDR                     RPORT                CONNECTS",
         "10.0.0.5                  10.0.0.7                  443                  3",
         "2001:db8::5               2001:db8::7               443                  1",
@@ -324,16 +279,6 @@ def test_a_scan_of_everything_does_not_fill_the_memory() -> None:
 
 
 # What is shown
-
-
-@pytest.mark.parametrize(("line", "shown"), [("", False), ("-v", True)])
-def test_a_path_of_a_connection_has_a_row_only_for_those_who_want_more(tmp_path: Path, line: str, shown: bool) -> None:
-    assert len(rows(tmp_path, line, [Connect(NOW, **CURL, subflow_of="2")])) == 1 + shown
-
-
-@pytest.mark.parametrize("line", ["--format json", "--format csv", "--template {pid}"])
-def test_other_formats_have_every_event(line: str) -> None:
-    assert connect.shows(connect.parser().parse_args(line.split()), Answers()) is None
 
 
 def test_the_family_is_that_of_the_address_that_is_known() -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytracecon.cli import main
 from pytracecon.commands import latency
 from pytracecon.events import Established, Event, Failed, Lookup, Lost
-from pytracecon.outputs import Summary
-from pytracecon.outputs.sink import open_file
-from pytracecon.views.answers import Answers
 from pytracecon.views.histogram import Histogram, Histograms, host
+from unit.written import keywords, rows
 
 SECOND = 1_000_000_000
 NOW = 1_795_161_009 * SECOND
@@ -40,25 +36,6 @@ EVENTS: list[Event] = [
 ANSWER = Lookup(
     NOW, pid=1479, name="www.example.com", addresses=["10.0.0.7"], result="ok", source="dns", latency_ns=2_500_000
 )
-
-
-def keywords(line: str) -> dict[str, Any]:
-    return latency.keywords(latency.parser().parse_args(line.split()))
-
-
-def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
-    """What the verb writes into a file with these options."""
-    options = latency.parser().parse_args(line.split())
-    target, answers = open_file(str(tmp_path / "file"), append=False), Answers()
-    output, shows = latency._table(options, answers, target), latency.shows(options, answers)
-    target.close()
-    told = output.header()
-    for event in events:
-        if shows is None or shows(event):
-            told += b"".join(piece for piece, _ in output.render([event]))
-    if isinstance(output, Summary):
-        told += b"".join(piece for piece, _ in output.sum_up(last=True))
-    return told.decode().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -85,36 +62,7 @@ def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert {"names": True} | keywords(line) == {"events": ["established"], "names": False} | expected
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("-4 -6", "-6"),
-        ("0.0001", "MIN_MS"),
-        ("0", "MIN_MS"),
-        ("fast", "MIN_MS"),
-        ("nan", "MIN_MS"),
-        ("1 --min-latency 1", "MIN_MS"),
-        ("1 2", "2"),
-        ("-p 0", "--pid"),
-        ("--by host", "--histogram"),
-        ("--histogram --by port", "--by"),
-        ("--histogram --resolver", "--resolver"),
-        ("--histogram --format json", "--histogram"),
-        ("--histogram --template {pid}", "--histogram"),
-        ("--resolver --no-names", "--no-names"),
-        ("--histogram --by host --no-names", "--no-names"),
-        ("--failed --all", "--failed"),
-        ("-P 80", "-P"),
-    ],
-)
-def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["latency", *line.split()]) == 2
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert named in err
+    assert {"names": True} | keywords(latency.VERB, line) == {"events": ["established"], "names": False} | expected
 
 
 @pytest.mark.parametrize(
@@ -146,19 +94,19 @@ def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFix
         ),
     ],
 )
-def test_rows_are_those_of_tcpconnlat(tmp_path: Path, line: str, expected: list[str]) -> None:
-    assert rows(tmp_path, line, EVENTS) == expected
+def test_rows_are_those_of_tcpconnlat(line: str, expected: list[str]) -> None:
+    assert rows(latency.VERB, line, EVENTS) == expected
 
 
 @pytest.mark.parametrize("line", ["--failed", "--all"])
-def test_what_came_of_it_is_told_where_it_differs(tmp_path: Path, line: str) -> None:
+def test_what_came_of_it_is_told_where_it_differs(line: str) -> None:
     events: list[Event] = [
         Established(NOW, **CURL, latency_ns=12_310_000),
         Failed(NOW, **CURL, error="ECONNREFUSED", reason="refused", latency_ns=100_000),
         Failed(NOW, **CURL, error="ETIMEDOUT", reason="timeout", latency_ns=131 * SECOND),
         Failed(NOW, **CURL, error="EACCES"),
     ]
-    told = [row.split()[6:] for row in rows(tmp_path, line, events)]
+    told = [row.split()[6:] for row in rows(latency.VERB, line, events)]
     assert told == [
         ["LAT(ms)", "OUTCOME"],
         ["12.31", "established"],
@@ -168,14 +116,14 @@ def test_what_came_of_it_is_told_where_it_differs(tmp_path: Path, line: str) -> 
     ]
 
 
-def test_the_resolver_s_time_stands_beside_the_handshake_s(tmp_path: Path) -> None:
+def test_the_resolver_s_time_stands_beside_the_handshake_s() -> None:
     events: list[Event] = [
         Established(NOW, **NAMED, latency_ns=12_310_000),
         ANSWER,
         Established(NOW + SECOND, **NAMED, latency_ns=12_310_000),
         Established(NOW, **CURL, latency_ns=12_310_000),
     ]
-    assert [row.split()[6:] for row in rows(tmp_path, "--resolver", events)] == [
+    assert [row.split()[6:] for row in rows(latency.VERB, "--resolver", events)] == [
         ["LAT(ms)", "RESOLVER(ms)", "HOST"],
         ["12.31", "?", "www.example.com"],
         ["12.31", "2.50", "www.example.com"],
@@ -183,20 +131,11 @@ def test_the_resolver_s_time_stands_beside_the_handshake_s(tmp_path: Path) -> No
     ]
 
 
-def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark(tmp_path: Path) -> None:
-    assert rows(tmp_path, "-L", [Lost(NOW, 3, "probe"), Established(NOW, "1", "tcp", "out")])[1:] == [
+def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark() -> None:
+    assert rows(latency.VERB, "-L", [Lost(NOW, 3, "probe"), Established(NOW, "1", "tcp", "out")])[1:] == [
         "lost 3 records (probe skipped)",
         "?      ?            ?  ?                ?      ?                ?     ?",
     ]
-
-
-@pytest.mark.parametrize(("line", "shown"), [("", False), ("-v", True)])
-def test_a_path_of_a_connection_has_a_row_only_for_those_who_want_more(tmp_path: Path, line: str, shown: bool) -> None:
-    assert len(rows(tmp_path, line, [Established(NOW, **CURL, subflow_of="2")])) == 1 + shown
-
-
-def test_other_formats_have_every_event() -> None:
-    assert latency.shows(latency.parser().parse_args(["--format", "json"]), Answers()) is None
 
 
 # Histograms
@@ -239,9 +178,9 @@ def test_every_number_is_in_the_row_of_its_bounds(values: list[int]) -> None:
     assert sum(found) == len(values) == histogram.total
 
 
-def test_a_histogram_of_all_at_the_end(tmp_path: Path) -> None:
+def test_a_histogram_of_all_at_the_end() -> None:
     events: list[Event] = [*EVENTS, Failed(NOW, **CURL, reason="unreachable"), Lost(NOW, 3, "ring")]
-    assert [line.split() for line in rows(tmp_path, "--histogram --all", events) if " 0 " not in line[14:]] == [
+    assert [line.split() for line in rows(latency.VERB, "--histogram --all", events) if " 0 " not in line[14:]] == [
         ["usecs", ":", "count", "distribution"],
         ["8", "->", "15", ":", "1", "|****************************************|"],
         ["8192", "->", "16383", ":", "1", "|****************************************|"],
@@ -250,13 +189,13 @@ def test_a_histogram_of_all_at_the_end(tmp_path: Path) -> None:
     ]
 
 
-def test_a_histogram_for_each_host_most_first(tmp_path: Path) -> None:
+def test_a_histogram_for_each_host_most_first() -> None:
     events: list[Event] = [
         Established(NOW, **CURL, latency_ns=1000),
         *[Established(NOW, **NAMED, latency_ns=5000) for _ in range(2)],
         Established(NOW, **NAMED | {"host": "\x1b[31m"}, latency_ns=1000),
     ]
-    told = rows(tmp_path, "--histogram --by host", events)
+    told = rows(latency.VERB, "--histogram --by host", events)
     assert [line for line in told if line.startswith("host")] == [
         "host = www.example.com",
         "host = 10.0.0.7",

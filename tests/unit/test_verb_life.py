@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytracecon.cli import main
 from pytracecon.commands import life
 from pytracecon.events import Close, Event, Lost
-from pytracecon.outputs.sink import open_file
 from pytracecon.views.life import cells, is_narrow, table
+from unit.written import keywords, rows
 
 SECOND = 1_000_000_000
 NOW = 1_795_161_009 * SECOND  # 07:50:09 UTC
@@ -38,20 +36,6 @@ SIX = CURL | {"local_addr": "2001:db8:aaaa::5", "remote_addr": "2001:db8:aaaa::7
 EVENTS: list[Event] = [Close(NOW, **CURL), Close(NOW + 1_234_567_890, **SIX)]
 
 
-def keywords(line: str) -> dict[str, Any]:
-    return life.keywords(life.parser().parse_args(line.split()))
-
-
-def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
-    """What the verb writes into a file with these options."""
-    options = life.parser().parse_args(line.split())
-    target = open_file(str(tmp_path / "file"), append=False)
-    output, shows = life._table(options, target), life.shows(options)
-    target.close()
-    shown = [event for event in events if shows is None or shows(event)]
-    return (output.header() + b"".join(piece for piece, _ in output.render(shown))).decode().splitlines()
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -72,25 +56,7 @@ def rows(tmp_path: Path, line: str, events: list[Event]) -> list[str]:
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert {"names": True} | keywords(line) == {"events": ["close"], "names": False} | expected
-
-
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("-4 -6", "-6"),
-        ("-L 0", "--local-port"),
-        ("-D 65536", "--port"),
-        ("-p 0", "--pid"),
-        ("--failed", "--failed"),
-        ("-P 80", "-P"),
-    ],
-)
-def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["life", *line.split()]) == 2
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert named in err
+    assert {"names": True} | keywords(life.VERB, line) == {"events": ["close"], "names": False} | expected
 
 
 @pytest.mark.parametrize(
@@ -122,42 +88,42 @@ def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFix
         ),
     ],
 )
-def test_rows_are_those_of_tcplife(tmp_path: Path, line: str, expected: list[str]) -> None:
-    assert rows(tmp_path, line, EVENTS) == expected
+def test_rows_are_those_of_tcplife(line: str, expected: list[str]) -> None:
+    assert rows(life.VERB, line, EVENTS) == expected
 
 
-def test_wide_columns_hold_ipv6_addresses(tmp_path: Path) -> None:
-    assert rows(tmp_path, "-w", EVENTS) == [
+def test_wide_columns_hold_ipv6_addresses() -> None:
+    assert rows(life.VERB, "-w", EVENTS) == [
         "PID     COMM             LADDR                      LPORT RADDR                      RPORT TX_KB  RX_KB  MS",
         "1479    curl             10.0.0.5                   41234 10.0.0.7                   443   4.88   0.98   7.10",
         "1479    curl             2001:db8:aaaa::5           41234 2001:db8:aaaa::7           443   4.88   0.98   7.10",
     ]
 
 
-def test_bytes_are_exact_and_taken_is_not_arrived(tmp_path: Path) -> None:
-    header, first, _ = (line.split()[6:] for line in rows(tmp_path, "--bytes", EVENTS))
+def test_bytes_are_exact_and_taken_is_not_arrived() -> None:
+    header, first, _ = (line.split()[6:] for line in rows(life.VERB, "--bytes", EVENTS))
     assert header == ["TX_BYTES", "TX_ACKED", "RX_BYTES", "MS"]
     assert first == ["5120", "5000", "1000", "7.10"]
 
 
-def test_how_it_ended_is_told_on_request(tmp_path: Path) -> None:
-    header, first, second = (line.split()[8:] for line in rows(tmp_path, "--how", EVENTS))
+def test_how_it_ended_is_told_on_request() -> None:
+    header, first, second = (line.split()[8:] for line in rows(life.VERB, "--how", EVENTS))
     assert header == ["MS", "ENDED", "RETRANS", "RTT(ms)"]
     assert first == ["7.10", "local_close", "2", "0.17"]
     assert second == ["7.10", "remote_reset", "2", "0.17"]
 
 
-def test_a_connection_older_than_the_tracer_has_no_invented_lifetime(tmp_path: Path) -> None:
+def test_a_connection_older_than_the_tracer_has_no_invented_lifetime() -> None:
     old = CURL | {"duration_ns": None, "pre_existing": True}
-    assert rows(tmp_path, "", [Close(NOW, **old)])[1].split()[-3:] == ["4.88", "0.98", "?"]
+    assert rows(life.VERB, "", [Close(NOW, **old)])[1].split()[-3:] == ["4.88", "0.98", "?"]
 
 
-def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark(tmp_path: Path) -> None:
-    told = rows(tmp_path, "--bytes --how", [Lost(NOW, 1, "ring"), Close(NOW, "1", "tcp", "in")])
+def test_what_was_lost_stands_in_its_place_and_what_is_not_known_is_a_question_mark() -> None:
+    told = rows(life.VERB, "--bytes --how", [Lost(NOW, 1, "ring"), Close(NOW, "1", "tcp", "in")])
     assert told[1] == "lost 1 record (ring full)"
     assert set(told[2].split()) == {"?"}
     assert len(told[2].split()) == len(told[0].split())
-    assert rows(tmp_path, "", [Close(NOW, **CURL | {"tx_acked": None})])[1].split()[6] == "5.00"
+    assert rows(life.VERB, "", [Close(NOW, **CURL | {"tx_acked": None})])[1].split()[6] == "5.00"
 
 
 @pytest.mark.parametrize(("columns", "narrow"), [(80, True), (99, True), (100, False), (None, False)])
@@ -167,12 +133,3 @@ def test_a_terminal_of_80_columns_has_the_narrow_widths_of_bcc(columns: int | No
     text = (shown.header() + b"".join(piece for piece, _ in shown.render(EVENTS[:1]))).decode()
     assert text.count("\n") == 2
     assert max(map(len, text.splitlines())) <= (columns or 1000)
-
-
-@pytest.mark.parametrize(("line", "shown"), [("", False), ("-v", True)])
-def test_a_path_of_a_connection_has_a_row_only_for_those_who_want_more(tmp_path: Path, line: str, shown: bool) -> None:
-    assert len(rows(tmp_path, line, [Close(NOW, **CURL, subflow_of="2")])) == 1 + shown
-
-
-def test_other_formats_have_every_event() -> None:
-    assert life.shows(life.parser().parse_args(["--format", "csv"])) is None
