@@ -8,6 +8,7 @@ import argparse
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.tool import Tool
 
@@ -50,7 +51,7 @@ class _Accept(Tool):
         from pytracecon.views import accept  # noqa: PLC0415 - not for --help
 
         shown = accept.cells(time=options.time, timestamp=options.timestamp, utc=options.utc, wait=options.wait)
-        return accept.table(shown, target.terminal_width)
+        return accept.table([*shown, *show.columns(options)], target.terminal_width)
 
 
 VERB = _Accept()

@@ -8,6 +8,7 @@ import argparse
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.options import shows_table
 from pytracecon.commands.tool import Tool
@@ -66,6 +67,8 @@ class _Connect(Tool):
             raise InvalidValue("-c: counts attempts, and those that fail are among them; leave --all out")
         if options.counts and not shows_table(options):
             raise InvalidValue("-c: its counts are a table; leave it out, or the other format")
+        if options.counts and options.show:
+            raise InvalidValue("-c: its counts are of events together, and have no more columns; leave --show out")
         if options.dns and not options.names:
             raise InvalidValue("-d: --no-names leaves every connection without a name; leave one of them out")
         return super().given(options)
@@ -85,7 +88,7 @@ class _Connect(Tool):
             failures=options.failed or options.all,
             answers=answers if options.dns else None,
         )
-        return connect.table(shown, target.terminal_width)
+        return connect.table([*shown, *show.columns(options)], target.terminal_width)
 
 
 VERB = _Connect()

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_filters(parser)
     add_names(parser)
-    add_output(parser)
+    add_output(parser, show=False)
     add_run(parser)
     add_tracer(parser)
     return parser

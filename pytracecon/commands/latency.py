@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.options import shows_table
 from pytracecon.commands.tool import Tool
@@ -68,6 +69,8 @@ class _Latency(Tool):
             raise InvalidValue("--resolver: the histogram is of handshakes alone; leave one of them out")
         if options.histogram and not shows_table(options):
             raise InvalidValue("--histogram: it is a table; leave it out, or the other format")
+        if options.histogram and options.show:
+            raise InvalidValue("--histogram: it is of events together, and has no columns; leave --show out")
         for option, given in (("--resolver", options.resolver), ("--by host", options.by)):
             if given and not options.names:
                 nameless = "--no-names leaves every connection without a name; leave one of them out"
@@ -101,7 +104,7 @@ class _Latency(Tool):
             outcome=options.failed or options.all,
             answers=answers if options.resolver else None,
         )
-        return latency.table(shown, target.terminal_width)
+        return latency.table([*shown, *show.columns(options)], target.terminal_width)
 
 
 VERB = _Latency()

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pytracecon.commands import show
 from pytracecon.commands.console import log_to_stderr
 from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
@@ -71,6 +72,7 @@ def _judge_output(options: argparse.Namespace) -> None:
         raise InvalidValue("-o: the journal is no file; leave it out, or take another --format")
     if options.format != "journal" and options.journal_socket is not None:
         raise InvalidValue("--journal-socket: nothing is sent there without --format journal")
+    show.keys(options)
 
 
 def _target(options: argparse.Namespace) -> Sink:

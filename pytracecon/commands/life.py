@@ -9,6 +9,7 @@ import argparse
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.tool import Tool
 
@@ -66,7 +67,7 @@ class _Life(Tool):
             exact=options.bytes,
             how=options.how,
         )
-        return life.table(shown, target.terminal_width)
+        return life.table([*shown, *show.columns(options)], target.terminal_width)
 
 
 VERB = _Life()

@@ -10,6 +10,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
 from pytracecon.commands.options import add_output, add_processes, add_run, add_tracer, tracer_keywords
@@ -99,4 +100,4 @@ def shows(options: argparse.Namespace) -> Callable[[Event], bool] | None:
 def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import lookups  # noqa: PLC0415
 
-    return lookups.table(target.terminal_width, utc=options.utc)
+    return lookups.table(target.terminal_width, utc=options.utc, shown=show.columns(options))

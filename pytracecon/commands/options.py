@@ -105,13 +105,18 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", dest="verbose", action="count", default=0, help="say more; -vv: everything")
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> None:
+    """`show`: a row of the table is an event, and can have more columns."""
     group = parser.add_argument_group("output")
     formats = ("table", "json", "csv", "journal")
     when = ("auto", "always", "never")
     form = group.add_mutually_exclusive_group()
     form.add_argument("--format", choices=formats, default="table", metavar="|".join(formats), help="default: table")
     form.add_argument("--template", metavar="LINE", help="a line of your own, such as '{comm} {remote_addr}'")
+    if show:
+        group.add_argument(
+            "--show", metavar="KEYS", **_SEVERAL, help="more columns in the table: keys of events, such as unit,args"
+        )
     group.add_argument("-o", dest="output", metavar="FILE", help="write there; created for its owner alone")
     group.add_argument("-a", dest="append", action="store_true", help="append to it")
     group.add_argument("--utc", action="store_true", help="times of the table in UTC, as those of JSON and CSV are")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
 from pytracecon.commands.options import (
@@ -105,12 +106,13 @@ class Tool(ABC):
         given = self.given(options)
         given.pop("failed", None)  # a choice of events here, where the verb has it
         given["events"] = self.events(options)
+        names = show.shows_names(options) or self.shows_names(options)
         if not self.named:
             given["names"] = False
         elif shows_table(options):
             if self.shows_answers(options):
                 given["events"].append("lookup")
-            elif not self.shows_names(options) and not options.host and not options.reverse:
+            elif not names and not options.host and not options.reverse:
                 given["names"] = False
         Filters.parse(**given)
         return given

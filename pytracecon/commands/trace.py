@@ -8,9 +8,9 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytracecon.commands import VERBS
+from pytracecon.commands import VERBS, console, show
 from pytracecon.commands.completion import SHELLS, Completion
-from pytracecon.commands.console import Parser, show
+from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
 from pytracecon.commands.man import Man
 from pytracecon.commands.options import (
@@ -119,12 +119,12 @@ def _tells_something_new(event: Event) -> bool:
 def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import trace  # noqa: PLC0415
 
-    return trace.table(target.terminal_width, utc=options.utc, names=options.names)
+    return trace.table(target.terminal_width, utc=options.utc, names=options.names, shown=show.columns(options))
 
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from pytracecon import __version__  # noqa: PLC0415
 
-        show(f"pytracecon {__version__}\n")
+        console.show(f"pytracecon {__version__}\n")
         parser.exit()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -76,8 +75,10 @@ def text(event: Event, key: str) -> str:
     return wording.value(key, value)
 
 
-def nearest(key: str) -> Collection[str]:
+def nearest(key: str) -> Sequence[str]:
     """Of the keys those that look like this one; all of them if none does."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
+
     return get_close_matches(key.lower(), KEYS, n=4, cutoff=0.5) or KEYS
 
 

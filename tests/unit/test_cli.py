@@ -18,8 +18,9 @@ from pytracecon.commands import VERBS, lookups, trace
 from pytracecon.commands.options import tracer_keywords
 from pytracecon.commands.session import identity, names, totals
 from pytracecon.commands.signals import Signals
-from pytracecon.events import Close, Connect, Event, Lookup, Lost
+from pytracecon.events import Close, Connect, Event, Lookup, Lost, Process
 from pytracecon.filters import Filters
+from pytracecon.outputs.sink import open_file
 from pytracecon.probes import Probe
 from pytracecon.tracer import Stats
 
@@ -152,6 +153,13 @@ def test_options_become_the_keywords_of_the_same_name(line: str, expected: dict[
         ("lookups --children", "--children"),
         ("lookups --count 0", "--count"),
         ("lookups -a", "-a"),
+        ("lookups --show exee", "--show: exee is no key; near it are exe, exe_source"),
+        ("lookups --show exe --format json", "--show"),
+        ("--show exee", "--show: exee is no key; near it are exe, exe_source"),
+        ("--show host --no-names", "--no-names"),
+        ("--show exe --template {exe}", "--show"),
+        ("--show exe --format csv", "--show"),
+        ("count --show exe", "--show"),
         ("-a", "-a"),
         ("--por 80", "--por"),
         ("--nothing", "--nothing"),
@@ -364,6 +372,18 @@ def test_the_table_of_connections_leaves_out_what_another_row_tells(event: Event
     shows = trace.shows(trace.parser().parse_args([]))
     assert shows is not None
     assert shows(event) == shown
+
+
+@pytest.mark.parametrize("verb", [trace, lookups])
+@pytest.mark.parametrize("shown", [[], ["--show", "exe,host_source", "--show", "uid"]])
+def test_columns_of_one_s_own_are_beside_the_verb_s(verb: Any, shown: list[str]) -> None:
+    target = open_file(os.devnull, append=False)
+    table = verb._table(verb.parser().parse_args(shown), target)
+    target.close()
+    ((row, _),) = table.render([a_lookup(uid=4711, process=Process(exe="/usr/bin/dig"))])
+    added = {"EXE", "HOST_SOURCE", "UID"}
+    assert added & set(table.header().decode().split()) == (added if shown else set())
+    assert {"/usr/bin/dig", "4711"} & set(row.decode().split()) == ({"/usr/bin/dig", "4711"} if shown else set())
 
 
 def test_the_options_of_lookups_are_no_filters_for_connections() -> None:

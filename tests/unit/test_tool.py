@@ -9,9 +9,9 @@ import pytest
 from pytracecon.cli import main
 from pytracecon.commands import accept, connect, latency, life
 from pytracecon.commands.tool import Tool
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established
+from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Lost, Process
 from pytracecon.views.answers import Answers
-from unit.written import rows
+from unit.written import keywords, rows
 
 NOW = 1_795_161_009_123_456_789
 ENDS: dict[str, Any] = {
@@ -77,6 +77,17 @@ every_verb = pytest.mark.parametrize("verb", TOLD, ids=lambda verb: verb.name)
         ("latency --histogram --by host --no-names", "--no-names"),
         ("latency --failed --all", "--failed"),
         ("latency -P 80", "-P"),
+        ("connect -c --show exe", "--show"),
+        ("latency --histogram --show exe", "--show"),
+        ("connect --show exee", "--show: exee is no key; near it are exe, exe_source"),
+        ("accept --show host,exe,host", "--show: host is named twice"),
+        ("life --show ,", "--show: an empty value is no key; there are event, time, conn,"),
+        ("life --show count", "--show: count is no key"),
+        ("latency --show host --no-names", "--no-names leaves every connection without host"),
+        ("accept --show exe --format json", "--show: it adds columns to the table, and json has every key"),
+        ("connect --show exe --format csv", "csv has every key"),
+        ("life --show exe --format journal", "journal has every key"),
+        ("latency --show exe --template {exe}", "a template names its own"),
         ("life -4 -6", "-6"),
         ("life -L 0", "--local-port"),
         ("life -D 65536", "--port"),
@@ -103,3 +114,24 @@ def test_a_path_of_a_connection_has_a_row_only_for_those_who_want_more(verb: Too
 @pytest.mark.parametrize("line", ["--format json", "--format csv", "--format journal", "--template {pid}"])
 def test_other_formats_have_every_event(verb: Tool, line: str) -> None:
     assert verb.shows(verb.parser().parse_args(line.split()), Answers()) is None
+
+
+@every_verb
+def test_columns_of_one_s_own_stand_at_the_right_of_the_verb_s(verb: Tool) -> None:
+    process = Process(container="4f66ad9a0b2e" + "0" * 52, exe="/usr/bin/curl", args=["curl", "a b"])
+    events = [TOLD[verb](NOW, **ENDS, process=process), TOLD[verb](NOW, **ENDS)]
+    alone = rows(verb, "", events)
+    told = rows(verb, "--show container,exe --show args,pid,name", [*events, Lost(NOW, 2, "ring")])
+    header, known, unknown, lost = told
+    assert header.split() == [*alone[0].split(), "CONTAINER", "EXE", "ARGS", "PID", "NAME"]
+    assert known.split() == [*alone[1].split(), "4f66ad9a0b2e", "/usr/bin/curl", "curl", "'a", "b'", "1479"]
+    assert unknown.split() == [*alone[2].split(), "?", "?", "?", "1479"]
+    for what, shown in (("CONTAINER", "4f66ad9a0b2e"), ("EXE", "/usr/bin/curl"), ("ARGS", "curl '")):
+        assert header.index(what) == known.index(shown)
+    assert lost == "lost 2 records (ring full)"
+
+
+@every_verb
+def test_names_are_attached_for_a_column_that_shows_them(verb: Tool) -> None:
+    assert keywords(verb, "--show container,rtt_ns").get("names") is False
+    assert keywords(verb, "--show container,host").get("names", True) is verb.named
