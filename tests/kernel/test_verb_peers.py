@@ -5,6 +5,7 @@ Both tools stand on kprobes. tcplife does not, and is compared with in test_verb
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from traffic.end import End, begin_connect, close, connect, listen, pair
 from traffic.network import Network
-from traffic.peers import Ours, Peer, tracing
+from traffic.peers import CountingPeer, Ours, Peer, tracing
 
 HERE, THERE, SIX = "10.83.0.1", "10.83.0.2", "fd00:84::1"
 """Addresses of no other test: the peers know no namespaces, and see all traffic of the machine."""
@@ -67,6 +68,19 @@ def test_the_rows_are_those_of_tcpconnect_and_tcpconnlat(networks: Callable[[], 
     assert_same_connects(rows(their_connects, width=8), rows(our_connects, width=8), ends)
     assert our_latencies[0] == f"{their_latencies[0].rstrip()}   OUTCOME"
     assert_same_latencies(rows(their_latencies, width=8), rows(our_latencies, width=8), ends)
+
+
+def test_the_counts_are_those_of_tcpconnect(networks: Callable[[], Network]) -> None:
+    tools = CountingPeer("tcpconnect", "-c"), Ours("connect", "-c")
+    with tracing(tools):
+        ends = traffic(networks)
+        (blank, *theirs), ours = [tool.lines() for tool in tools]
+    assert (blank, ours[0]) == ("", theirs[0].rstrip())
+    told = rows(ours, width=4)
+    assert sorted(told) == sorted(rows(theirs, width=4))
+    made = Counter(((end.local or (HERE, 0))[0], end.remote[0], str(end.remote[1])) for end in ends)
+    assert {tuple(pair): int(count) for *pair, count in told} == made
+    assert [int(count) for *_, count in told] == sorted(made.values(), reverse=True), "the most first, as bcc's does"
 
 
 def known(end: End) -> tuple[str, str, str]:

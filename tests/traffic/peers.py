@@ -40,12 +40,25 @@ class Peer(Tool):
         super().__init__("unshare", "--mount", "sh", "-c", mount, "sh", name, *line.split())
 
     def await_ready(self) -> None:
-        """What it polls is made after it has attached; nothing tells of it, so look again."""
+        """Nothing tells of it, so look again."""
         deadline = time.monotonic() + DEADLINE
-        while "anon_inode:[eventpoll]" not in _descriptors(self.process.pid):
+        while not self.is_ready():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline, "it does not get ready"
             time.sleep(0.005)
+
+    def is_ready(self) -> bool:
+        """What it polls is made after it has attached."""
+        return "anon_inode:[eventpoll]" in _descriptors(self.process.pid)
+
+
+class CountingPeer(Peer):
+    """With -c it polls nothing. It takes Ctrl-C as soon as it has attached."""
+
+    def is_ready(self) -> bool:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (caught,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt:")]
+        return bool(caught >> (signal.SIGINT - 1) & 1)
 
 
 class Ours(Tool):
