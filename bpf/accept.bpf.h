@@ -42,8 +42,7 @@ static __always_inline int on_accept(const struct sock *sk)
 	if (!state) {
 		if (!begin_accepted(&fresh, sk, protocol))
 			return 0;
-		take_task(&fresh.conn, task, OWNER_ACCEPT);
-		if (!owner_wanted(&fresh.conn, task))
+		if (!take_owner(&fresh.conn, task, OWNER_ACCEPT))
 			return 0;
 		fresh.phase = PHASE_ACCEPTED | PHASE_MATCHED;
 		report_accept(&fresh);
@@ -54,8 +53,7 @@ static __always_inline int on_accept(const struct sock *sk)
 	if (state->phase & PHASE_ACCEPTED || state->conn.direction != DIRECTION_IN)
 		return 0;
 	barrier_var(state);
-	take_task(&state->conn, task, OWNER_ACCEPT);
-	if (!owner_wanted(&state->conn, task)) {
+	if (!take_owner(&state->conn, task, OWNER_ACCEPT)) {
 		forget(sk);
 		return 0;
 	}

@@ -34,7 +34,8 @@ struct {
 static __always_inline void take_asker(struct asker *asker, struct task_struct *task)
 {
 	asker->cgroup = cgroup_id(task);
-	asker->born = BPF_CORE_READ(task, group_leader, start_boottime);
+	asker->born = born(task);
+	asker->process = 0;
 	asker->netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
 	asker->pid = BPF_CORE_READ(task, tgid);
 	asker->tid = BPF_CORE_READ(task, pid);

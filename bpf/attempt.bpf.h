@@ -38,8 +38,7 @@ static __always_inline bool begin_failed(struct sock_state *fresh, const struct 
 	begin(fresh, sk, protocol, DIRECTION_OUT);
 	if (fresh->conn.subflow_of)
 		return true;
-	take_task(&fresh->conn, task, OWNER_CONNECT);
-	return owner_wanted(&fresh->conn, task);
+	return take_owner(&fresh->conn, task, OWNER_CONNECT);
 }
 
 static __always_inline int on_attempt_returned(const struct sock *sk, const struct sockaddr *addr, int result)

@@ -129,6 +129,12 @@ static __always_inline struct sock *subflow_parent(const struct sock *sk)
 	return context ? BPF_CORE_READ(context, conn) : NULL;
 }
 
+/* When the process started, by the clock that runs in suspend. */
+static __always_inline __u64 born(const struct task_struct *task)
+{
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
 static __always_inline __u64 cgroup_id(const struct task_struct *task)
 {
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);

@@ -13,15 +13,10 @@ static __always_inline void take_task(struct conn *conn, struct task_struct *tas
 	conn->tid = BPF_CORE_READ(task, pid);
 	conn->uid = BPF_CORE_READ(task, cred, uid.val);
 	conn->cgroup = cgroup_id(task);
-	conn->born = BPF_CORE_READ(task, group_leader, start_boottime);
+	conn->born = born(task);
 	BPF_CORE_READ_STR_INTO(&conn->comm, task, group_leader, comm);
 	if (conn->tid != conn->pid)
 		BPF_CORE_READ_STR_INTO(&conn->thread, task, comm);
-}
-
-static __always_inline void take_current(struct conn *conn, __u8 source)
-{
-	take_task(conn, (struct task_struct *)bpf_get_current_task(), source);
 }
 
 static __always_inline void copy_owner(struct conn *to, const struct conn *from, __u8 source)
@@ -32,6 +27,7 @@ static __always_inline void copy_owner(struct conn *to, const struct conn *from,
 	to->uid = from->uid;
 	to->cgroup = from->cgroup;
 	to->born = from->born;
+	to->process = from->process;
 	__builtin_memcpy(to->comm, from->comm, sizeof(to->comm));
 	__builtin_memcpy(to->thread, from->thread, sizeof(to->thread));
 }

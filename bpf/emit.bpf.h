@@ -98,6 +98,27 @@ static __always_inline bool wanted(__u8 kind)
 	return settings.kinds & 1U << kind;
 }
 
+/* Of a record that did not find room. */
+static __always_inline void count_full(struct counters *slot, __u8 kind)
+{
+	if (kind >= KIND_LOOKUP) {
+		__sync_fetch_and_add(&slot->lost_names, 1);
+		slot->lost_names_at = bpf_ktime_get_ns();
+	} else {
+		__sync_fetch_and_add(&slot->lost_ring, 1);
+		slot->lost_ring_at = bpf_ktime_get_ns();
+	}
+}
+
+static __always_inline void begin_record(struct header *record, const struct counters *slot, __u64 size, __u8 kind)
+{
+	record->time = bpf_ktime_get_ns();
+	record->lost = slot->lost_ring;
+	record->cpu = bpf_get_smp_processor_id();
+	record->kind = kind;
+	record->words = size / 8;
+}
+
 static __always_inline void *reserve_record(__u64 size, __u8 kind)
 {
 	struct counters *slot = own_counters();
@@ -108,20 +129,11 @@ static __always_inline void *reserve_record(__u64 size, __u8 kind)
 	if (kind < KIND_LOOKUP)
 		__sync_fetch_and_add(&slot->wanted, 1);
 	record = bpf_ringbuf_reserve(&ring, size, 0);
-	if (!record && kind >= KIND_LOOKUP) {
-		__sync_fetch_and_add(&slot->lost_names, 1);
-		slot->lost_names_at = bpf_ktime_get_ns();
-	} else if (!record) {
-		__sync_fetch_and_add(&slot->lost_ring, 1);
-		slot->lost_ring_at = bpf_ktime_get_ns();
-	}
-	if (!record)
+	if (!record) {
+		count_full(slot, kind);
 		return NULL;
-	record->time = bpf_ktime_get_ns();
-	record->lost = slot->lost_ring;
-	record->cpu = bpf_get_smp_processor_id();
-	record->kind = kind;
-	record->words = size / 8;
+	}
+	begin_record(record, slot, size, kind);
 	return record;
 }
 
@@ -135,21 +147,37 @@ static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *c
 }
 
 /* The reader is woken when it sleeps, or when it naps and much is waiting; never for each record. */
-static __always_inline void submit(void *record)
+static __always_inline __u64 wakeup(void)
 {
 	struct shared *page = shared_page();
-	__u64 flags = BPF_RB_NO_WAKEUP;
+	__u32 resting;
 
-	if (page) {
-		__u32 resting = *(volatile __u32 *)&page->resting;
-
-		if (resting == READER_ASLEEP ||
-		    (resting == READER_NAPS && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= settings.wake_bytes)) {
-			page->resting = READER_AWAKE;
-			flags = BPF_RB_FORCE_WAKEUP;
-		}
+	if (!page)
+		return BPF_RB_NO_WAKEUP;
+	resting = *(volatile __u32 *)&page->resting;
+	if (resting == READER_ASLEEP ||
+	    (resting == READER_NAPS && bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= settings.wake_bytes)) {
+		page->resting = READER_AWAKE;
+		return BPF_RB_FORCE_WAKEUP;
 	}
-	bpf_ringbuf_submit(record, flags);
+	return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void submit(void *record)
+{
+	bpf_ringbuf_submit(record, wakeup());
+}
+
+/* A record of another kind than the events, whose size is not known when this is compiled; a multiple of eight. */
+static __always_inline void output(struct header *record, __u64 size, __u8 kind)
+{
+	struct counters *slot = own_counters();
+
+	if (!slot)
+		return;
+	begin_record(record, slot, size, kind);
+	if (bpf_ringbuf_output(&ring, record, size, wakeup()))
+		count_full(slot, kind);
 }
 
 #endif

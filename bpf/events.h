@@ -3,7 +3,7 @@
  * The wire contract: what the kernel side writes into the ring, and all of it.
  *
  * A record is a struct header, then for an event a struct conn, and what its kind adds. The kinds from KIND_LOOKUP
- * on are no events yet: user space finds names in them. Ports are in host order, addresses are sixteen bytes in
+ * on are no events yet: user space finds names in them, and what owners are. Ports are in host order, addresses are sixteen bytes in
  * network order (IPv4 as ::ffff:a.b.c.d), times are CLOCK_MONOTONIC nanoseconds. Zero, the
  * address :: and an empty string mean "not known"; user space leaves such a key out.
  *
@@ -24,6 +24,9 @@ enum kind {
 	KIND_MESSAGE = 8,  /* a DNS message, or a part of one */
 	KIND_HELLO = 9,    /* the first bytes of a connection that look like TLS */
 	KIND_PROGRAM = 10, /* a program started that may use another libc */
+	KIND_IMAGE = 11,   /* a program started: its path and arguments */
+	KIND_PROCESS = 12, /* a process that other records refer to */
+	KIND_GROUP = 13,   /* a cgroup was made */
 };
 
 enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2 };
@@ -66,7 +69,8 @@ struct conn {
 	__u64 id;         /* never reused in a run */
 	__u64 subflow_of; /* id of the MPTCP connection that this is a path of */
 	__u64 cgroup;
-	__u64 born; /* when the process started, by the clock that runs in suspend: the number alone is used again */
+	__u64 born;    /* when the process started, by the clock that runs in suspend: the number alone is used again */
+	__u64 process; /* a process_event's id; 0: none is told */
 	__u32 netns;
 	__u32 pid; /* thread group; 0: no owner known */
 	__u32 tid;
@@ -143,6 +147,7 @@ struct existing_event {
 struct asker {
 	__u64 cgroup;
 	__u64 born;
+	__u64 process;
 	__u32 netns;
 	__u32 pid;
 	__u32 tid;
@@ -231,6 +236,42 @@ struct program_event {
 	__u32 device;
 	__u32 mount_namespace;
 	__u32 pid;
+	__u32 reserved;
+};
+
+/*
+ * Then the path of the program's file: names from the last to the first, each with its NUL, `path` bytes in all (0: it is
+ * not known), and `args` bytes of its arguments, each with its NUL.
+ */
+struct image_event {
+	struct header header;
+	__u64 id;
+	__u32 pid;
+	__u16 path;
+	__u16 args;
+	__u8 args_cut;
+	__u8 reserved[7];
+};
+
+#define PARENTS 8
+
+/* A process with the program that it runs. The origin is who started that; others have it by fork(). */
+struct process_event {
+	struct header header;
+	__u64 id;
+	__u64 image; /* an image_event's id, unless that is older than the tracer */
+	__u64 born;
+	__u64 origin_born;
+	__u32 pid;
+	__u32 origin_pid;
+	__u32 parents[PARENTS]; /* nearest first */
+};
+
+/* Then `length` bytes of its path. */
+struct group_event {
+	struct header header;
+	__u64 id;
+	__u32 length;
 	__u32 reserved;
 };
 

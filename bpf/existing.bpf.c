@@ -11,9 +11,8 @@ static __always_inline void found_listener(const struct sock *sk, struct task_st
 
 	fresh.conn.netns = netns_of(sk);
 	take_tuple(&fresh.conn, sk);
-	take_task(&fresh.conn, task, OWNER_LISTEN);
 	fresh.sockets = 1;
-	fresh.wanted = owner_wanted(&fresh.conn, task);
+	fresh.wanted = take_owner(&fresh.conn, task, OWNER_LISTEN);
 	listener_key_of(&key, &fresh.conn);
 	bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST);
 }
@@ -53,8 +52,7 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 		fresh.phase |= PHASE_REMOTE_FIRST;
 	if (tcp_state == STATE_FIN_WAIT1 || tcp_state == STATE_FIN_WAIT2 || tcp_state == STATE_CLOSING)
 		fresh.phase |= PHASE_LOCAL_FIRST;
-	take_task(&fresh.conn, task, OWNER_EXISTING);
-	if (settings.min_latency || !owner_wanted(&fresh.conn, task) || !tuple_wanted(&fresh.conn))
+	if (settings.min_latency || !tuple_wanted(&fresh.conn) || !take_owner(&fresh.conn, task, OWNER_EXISTING))
 		return;
 	/* A hook may have been faster, or another process holds the same socket and was met first. */
 	if (state_of(sk))

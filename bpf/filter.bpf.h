@@ -4,6 +4,7 @@
 #define PYTRACECON_FILTER_BPF_H
 
 #include "conn.bpf.h"
+#include "process.bpf.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -121,6 +122,17 @@ static __always_inline bool owner_wanted(const struct conn *conn, struct task_st
 	if (on(BY_CGROUP) && !in_cgroups(task))
 		return false;
 	return in_pinned_maps(task);
+}
+
+/* Whether it is wanted then. */
+static __always_inline bool take_owner(struct conn *conn, struct task_struct *task, __u8 source)
+{
+	take_task(conn, task, source);
+	conn->process = 0;
+	if (!owner_wanted(conn, task))
+		return false;
+	conn->process = known_process(task);
+	return true;
 }
 
 /* What of the filters needs an owner: without one, a connection is held back. */

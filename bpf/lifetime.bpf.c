@@ -14,9 +14,8 @@ static __always_inline void on_listen(const struct sock *sk)
 
 	fresh.conn.netns = netns_of(sk);
 	take_tuple(&fresh.conn, sk);
-	take_current(&fresh.conn, OWNER_LISTEN);
 	fresh.sockets = 1;
-	fresh.wanted = owner_wanted(&fresh.conn, (struct task_struct *)bpf_get_current_task());
+	fresh.wanted = take_owner(&fresh.conn, (struct task_struct *)bpf_get_current_task(), OWNER_LISTEN);
 	listener_key_of(&key, &fresh.conn);
 	known = bpf_map_lookup_elem(&listeners, &key);
 	if (!known) {
@@ -85,8 +84,7 @@ static __always_inline void on_attempt(const struct sock *sk, struct sock_state 
 			call->began = 1;
 	}
 	if (!fresh->conn.subflow_of) {
-		take_task(&fresh->conn, task, OWNER_CONNECT);
-		if (!owner_wanted(&fresh->conn, task)) {
+		if (!take_owner(&fresh->conn, task, OWNER_CONNECT)) {
 			forget(sk);
 			return;
 		}

@@ -125,6 +125,8 @@ static __always_inline bool next_host(struct libc_call *call, __u8 *to)
 /* One record; whether another has to follow. */
 static __always_inline bool report_part(struct libc_call *call)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 process = known_process(task);
 	struct lookup_event *event = reserve_record(sizeof(*event), KIND_LOOKUP);
 	__u64 before[2] = {}, found[2] = {};
 	bool goes_on;
@@ -132,7 +134,8 @@ static __always_inline bool report_part(struct libc_call *call)
 
 	if (!event)
 		return false;
-	take_asker(&event->asker, (struct task_struct *)bpf_get_current_task());
+	take_asker(&event->asker, task);
+	event->asker.process = process;
 	event->call = call->number;
 	event->latency = call->returned - call->since;
 	event->code = call->code;

@@ -64,8 +64,10 @@ static __always_inline void take_sender(struct message_event *event, struct sock
 	take_asker(&event->asker, task);
 	take_ancestors(event, task);
 	pid = event->asker.pid;
-	if (asker_wanted(&event->asker, task))
+	if (asker_wanted(&event->asker, task)) {
 		event->flags |= NAME_WANTED;
+		event->asker.process = known_process(task);
+	}
 	if (bpf_map_lookup_elem(&libc_calls, &thread))
 		event->flags |= NAME_WITHIN;
 	if (bpf_map_lookup_elem(&dns_servers, &pid))

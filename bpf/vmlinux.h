@@ -16,6 +16,7 @@ typedef __kernel_dev_t dev_t;
 typedef __kernel_pid_t pid_t;
 typedef _Bool bool;
 
+struct mnt_idmap;
 struct tcp_fastopen_request;
 
 struct bpf_iter__task_file {
@@ -35,6 +36,11 @@ struct cgroup_subsys_state {
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+
+struct cgroup_root {
+	int hierarchy_id;
 };
 
 typedef struct {
@@ -49,14 +55,33 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	union {
+		const struct qstr d_name;
+	};
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
 };
 
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
 struct file {
 	void *private_data;
 	struct inode *f_inode;
+	union {
+		const struct path f_path;
+	};
 };
 
 struct files_struct {
@@ -107,12 +132,32 @@ struct linux_binprm {
 	struct file *file;
 };
 
+struct mm_struct {
+	struct {
+		unsigned long arg_start;
+		unsigned long arg_end;
+	};
+};
+
 struct ns_common {
 	unsigned int inum;
 };
 
 struct mnt_namespace {
 	struct ns_common ns;
+};
+
+struct vfsmount {
+	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
+	int mnt_flags;
+	struct mnt_idmap *mnt_idmap;
+};
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
 };
 
 struct mptcp_sock {
@@ -209,6 +254,7 @@ struct super_block {
 };
 
 struct task_struct {
+	struct mm_struct *mm;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;

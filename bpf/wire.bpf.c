@@ -19,6 +19,9 @@ union wire {
 	struct message_event message;
 	struct hello_event hello;
 	struct program_event program;
+	struct image_event image;
+	struct process_event process;
+	struct group_event group;
 	struct counters counters;
 	enum kind kind;
 	enum protocol protocol;

@@ -45,6 +45,8 @@ ffibuilder.cdef(
         uint32_t count;
     } table;
 
+    typedef struct { ...; } holder;
+
     typedef struct {
         table kinds, protocols, directions, owners, ends, states, errors;
         size_t read;
@@ -52,8 +54,15 @@ ffibuilder.cdef(
         size_t written;
         int strange;
         const uint8_t *named;
+        holder *holders;
+        char *pieces;
         ...;
     } json;
+
+    size_t holders_size(void);
+    size_t pieces_size(void);
+    void holders_forget(json *j);
+    void holder_add(json *j, uint64_t process, uint64_t cgroup, const char *piece, size_t size);
 
     void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room);
     uint32_t address_bit(const char *address);

@@ -17,6 +17,7 @@ from pytracecon.text import decode as text
 
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
+    from pytracecon.owners.processes import Owners
 
 PROTOCOLS = (None, "tcp", "mptcp")
 DIRECTIONS = ("unknown", "out", "in")
@@ -86,11 +87,13 @@ def failure(code: int) -> tuple[str | None, str | None]:
 
 
 @lru_cache(maxsize=4096)
-def _who(process: bytes, names: bytes) -> tuple[str | None, str, tuple[Any, ...], bool | None, int]:
+def _who(
+    process: bytes, names: bytes
+) -> tuple[str | None, str, tuple[Any, ...], bool | None, int, tuple[int, int, int, int]]:
     """What hardly differs between a process's connections: `proto`, `direction`, from `v4_mapped` to `pre_existing`,
-    `partial`, and the flags.
+    `partial`, the flags, and by what `Owners` know who it is.
     """
-    cgroup, _born, netns, pid, tid, uid = _PROCESS.unpack(process)
+    cgroup, born, number, netns, pid, tid, uid = _PROCESS.unpack(process)
     protocol, direction, owner, flags, comm, thread = _NAMES.unpack(names)
     elsewhere = tid != pid
     return (
@@ -114,6 +117,7 @@ def _who(process: bytes, names: bytes) -> tuple[str | None, str, tuple[Any, ...]
         ),
         True if flags & wire.PARTIAL else None,
         flags,
+        (number, cgroup, pid, born),
     )
 
 
@@ -186,6 +190,8 @@ _TABLE = {
 }
 
 
+OWNER_KINDS = frozenset(wire.OWNER_KINDS.values())
+
 _BIG_ENDIAN = struct.Struct(">Q").pack
 """A number in sixteen hexadecimal digits is the hex() of that: a third of the time that formatting takes."""
 
@@ -203,10 +209,13 @@ _WITH_LATENCY = (wire.KINDS["established"], _FAILED)
 _OVER = (_CLOSE, _FAILED)
 
 
-def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = None) -> list[Event]:
+def decode(
+    batch: bytes | memoryview, offset_ns: int, names: Joiner | None = None, owners: Owners | None = None
+) -> list[Event]:
     """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours.
 
-    `names` takes the records that are no events, and gives what they make; and tells connections' hosts.
+    `names` takes the records that serve names, and gives what they make; and tells connections' hosts. `owners` takes
+    those that tell what processes are, and knows it.
     """
     events: list[Event] = []
     named: Container[bytes] = () if names is None else names.addresses
@@ -218,9 +227,14 @@ def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = Non
                 events += names.take(part(batch, at), offset_ns)
             at += batch[at + wire.WORDS_OFFSET] << 3
             continue
+        if kind in OWNER_KINDS:
+            if owners is not None:
+                owners.take(batch, at)
+            at += batch[at + wire.WORDS_OFFSET] << 3
+            continue
         unpack, event, rest = _TABLE[kind]
         (time, number, subflow_of, process, local, remote, local_port, remote_port, names_of, *tail) = unpack(batch, at)
-        proto, direction, who, partial, flags = _who(process, names_of)
+        proto, direction, who, partial, flags, owner = _who(process, names_of)
         made = event(
             time + offset_ns,
             _BIG_ENDIAN(number).hex(),
@@ -235,9 +249,11 @@ def decode(batch: bytes | memoryview, offset_ns: int, names: Joiner | None = Non
             partial,
             *rest(tail, proto, flags),
         )
+        if owners is not None and owner[0]:
+            made.process = owners.of(owner)
         if names is not None and remote in named:
             if direction == "out" and (began := _began(kind, time, tail)):
-                cgroup, born, _netns, pid, *_ = _PROCESS.unpack(process)
+                _, cgroup, pid, born = owner
                 names.label(made, subflow_of or number, (pid, born), cgroup, remote, began)
                 if kind in _OVER and not subflow_of:
                     names.over(number)

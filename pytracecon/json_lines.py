@@ -7,18 +7,20 @@ has no words for is theirs as well; that all other bytes are the same is tested.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from pytracecon import decode as decoding
 from pytracecon import wire
 from pytracecon._ring import ffi, lib
 from pytracecon.decode import decode
-from pytracecon.events import Event, Lost
+from pytracecon.events import ConnectionEvent, Event, Lost, Process
 from pytracecon.reader import Counts, Shown, seen
 
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
+    from pytracecon.owners.processes import Owners
 
 __all__ = ["Json", "JsonBatch", "joined"]
 
@@ -48,10 +50,11 @@ def joined(batches: list[JsonBatch]) -> JsonBatch:
 class Json:
     """The form (see `reader`) of `--format json`."""
 
-    def __init__(self, names: Joiner | None = None, shown: Shown | None = None) -> None:
+    def __init__(self, names: Joiner | None = None, shown: Shown | None = None, owners: Owners | None = None) -> None:
         # msgspec takes as long to import as all the rest, and whoever reads dataclasses has no use for it.
-        from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
+        from pytracecon.outputs.json_lines import JsonLines, line  # noqa: PLC0415
 
+        self._line = line
         self._lines = JsonLines()
         self._out = ffi.new("char[]", _ROOM)
         self._json = ffi.new("json *")
@@ -64,6 +67,12 @@ class Json:
         self._json.named = self._pinned
         if names is not None:
             names.watch(self._note, self._reset)
+        self._owners = owners
+        if owners is not None:
+            self._places = ffi.new("holder[]", lib.holders_size())
+            self._pieces = ffi.new("char[]", lib.pieces_size())
+            self._json.holders, self._json.pieces = self._places, self._pieces
+            owners.watch(lambda: lib.holders_forget(self._json))
 
     def _note(self, address: bytes) -> None:
         bit = lib.address_bit(address)
@@ -76,7 +85,7 @@ class Json:
         if self._shown is None and (self._names is None or not self._names.asks_back):
             made = self._lines_of(batch, offset_ns)
             return made, Counts(0 if self._names is None else self._names.counted(), 0)
-        events, counts = seen(decode(batch, offset_ns, self._names), self._names, self._shown)
+        events, counts = seen(decode(batch, offset_ns, self._names, self._owners), self._names, self._shown)
         return self.events(events), counts
 
     def _lines_of(self, batch: memoryview, offset_ns: int) -> list[JsonBatch]:
@@ -91,9 +100,23 @@ class Json:
                     at += json.read
                 if json.strange:
                     behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
-                    made += self.events(decode(batch[at:behind], offset_ns, self._names))
+                    events = decode(batch[at:behind], offset_ns, self._names, self._owners)
+                    made += self.events(events)
+                    if self._owners is not None and batch[at + wire.KIND_OFFSET] in _OF_CONNECTIONS:
+                        self._remember(events, *_OWNER.unpack_from(batch, at))
                     at = behind
         return made
+
+    def _remember(self, events: list[Event], cgroup: int, process: int) -> None:
+        """What the events' owner is, as the piece of a line that the C side copies from now on."""
+        for event in events:
+            if isinstance(event, ConnectionEvent) and event.process is not None:
+                piece = self._piece_of(event.process)
+                lib.holder_add(self._json, process, cgroup, piece, len(piece))
+
+    def _piece_of(self, process: Process) -> bytes:
+        known = {field.name: value for field in fields(Process) if (value := getattr(process, field.name)) is not None}
+        return b"," + self._line(known)[1:-2] if known else b""
 
     def events(self, events: list[Event]) -> list[JsonBatch]:
         losses = sum(isinstance(event, Lost) for event in events)
@@ -119,6 +142,14 @@ def _vocabulary() -> dict[str, list[str]]:
         "states": [_piece(state=word) for word in decoding.STATES],
         "errors": [_piece(error=error, reason=reason) for error, reason in map(decoding.failure, range(_ERRORS))],
     }
+
+
+_OF_CONNECTIONS = frozenset(wire.KINDS.values())
+_OWNER = wire.layout(
+    (("header", "16x"),),
+    tuple((name, form if name in ("cgroup", "process") else f"{struct.calcsize(form)}x") for name, form in wire.CONN),
+)
+"""Of a connection's record: `cgroup` and `process`, in that order."""
 
 
 def _piece(**words: str | None) -> str:

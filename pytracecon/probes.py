@@ -68,6 +68,10 @@ def _of_names(filters: Filters) -> bool:
     return filters.names
 
 
+def _of_owners(filters: Filters) -> bool:
+    return filters.processes
+
+
 NEEDS = (
     Need(
         "states",
@@ -152,6 +156,15 @@ NEEDS = (
         (Candidate("tracepoint", ("fork_btf", "exit_btf")), Candidate("tracepoint", ("fork_raw", "exit_raw"))),
         "--children follows nobody, and a process id that is given to another process passes the filter",
         wanted=_of_processes,
+    ),
+    Need(
+        "programs",
+        (
+            Candidate("tracepoint", ("image_btf", "inherit_btf"), ("group_made",)),
+            Candidate("tracepoint", ("image_raw", "inherit_raw"), ("group_made",)),
+        ),
+        "what owners run is read from /proc: of a process that is gone by then it is not known",
+        wanted=_of_owners,
     ),
     Need(
         "libc lookups",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
     from pytracecon.names.joiner import Joiner
+    from pytracecon.owners.processes import Owners
     from pytracecon.uprobes import LibcUprobes
 
 NAP = 0.025
@@ -65,12 +66,13 @@ class Form(Protocol[T]):
 class Events:
     """Each event as its dataclass."""
 
-    def __init__(self, names: Joiner | None = None, shown: Shown | None = None) -> None:
+    def __init__(self, names: Joiner | None = None, shown: Shown | None = None, owners: Owners | None = None) -> None:
         self._names = names
         self._shown = shown
+        self._owners = owners
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
-        events = decode(batch, offset_ns, self._names)
+        events = decode(batch, offset_ns, self._names, self._owners)
         return seen(events, self._names, self._shown)
 
     def events(self, events: list[Event]) -> list[Event]:

@@ -29,7 +29,7 @@ def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
     return wire.layout(wire.SETTINGS).pack(
         filters.min_latency_ns,
         _bits(filters),
-        sum(1 << wire.KINDS[name] for name in delivered(filters)),
+        sum(1 << wire.KINDS[name] for name in delivered(filters)) | filters.processes << wire.OWNER_KINDS["process"],
         filters.ring_size // WAKE_SHARE,
         filters.family or 0,
         DIRECTIONS[direction],

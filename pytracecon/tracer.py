@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 from pytracecon import existing, loader, settings
 from pytracecon.decode import address
 from pytracecon.errors import TracerClosed
-from pytracecon.events import ConnectionEvent
-from pytracecon.filters import Filters, Keywords, hosts
+from pytracecon.events import ConnectionEvent, Lookup
+from pytracecon.filters import Filters, Keywords, hosts, owners
 from pytracecon.json_lines import Json, JsonBatch, joined
 from pytracecon.reader import NAP, Events, Form, Reader
 from pytracecon.wire import ASLEEP, AWAKE
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.names.joiner import Joiner
     from pytracecon.names.records import ProgramStarted
+    from pytracecon.owners.processes import Owners
     from pytracecon.probes import Probe
     from pytracecon.reader import Shown
 
@@ -79,9 +80,9 @@ class Tracer:
     Keywords: `events` (names, default: connect, established, failed, accept, close, lookup), `pid` with `children`,
     `uid`, `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction`
     ("out" or "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False:
-    none), `reverse` (True: ask for PTR records), `host` (patterns of names, applied here), `ring_size`,
-    `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or
-    several; several conditions must all hold.
+    none), `reverse` (True: ask for PTR records), `processes` (False: of owners nothing but number and name), `host`,
+    `container`, `unit`, `exe` (patterns, applied here), `ring_size`, `max_connections`, `probes` ("auto", "fentry",
+    "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or several; several conditions must all hold.
     """
 
     def __init__(self, **keywords: Unpack[Keywords]) -> None:
@@ -97,6 +98,7 @@ class Tracer:
         with contextlib.ExitStack() as on_failure:
             self._loaded = loader.load(self.filters)
             on_failure.callback(self._loaded.close)
+            self._owners = self._new_owners() if self.filters.processes else None
             self._names = self._joiner() if self.filters.names else None
             self._shown = _shown(self.filters)
             self._reader = Reader(self._loaded, self._names, self._loaded.libcs)
@@ -113,7 +115,12 @@ class Tracer:
             if self._loaded.libcs is not None:
                 self._loaded.libcs.started(program.pid, program.time)
 
-        return Joiner(self.filters, address, started)
+        return Joiner(self.filters, address, started, self._owners)
+
+    def _new_owners(self) -> Owners:
+        from pytracecon.owners.processes import Owners  # noqa: PLC0415 - for those who want to know
+
+        return Owners()
 
     @property
     def probes(self) -> list[Probe]:
@@ -153,7 +160,7 @@ class Tracer:
     def read(self, timeout: float | None = None) -> list[Event]:
         """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
         with self._lock:
-            events = self._read(Events(self._names, self._shown), timeout)
+            events = self._read(Events(self._names, self._shown, self._owners), timeout)
             self._handed += len(events)
             return events
 
@@ -161,7 +168,7 @@ class Tracer:
         """What `read` would return, as the lines of `--format json`, at a fraction of its cost."""
         with self._lock:
             if self._json is None:
-                self._json = Json(self._names, self._shown)
+                self._json = Json(self._names, self._shown, self._owners)
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
@@ -232,6 +239,8 @@ class Tracer:
             _living.discard(self)
             if self._names is not None:
                 self._names.close()
+            if self._owners is not None:
+                self._owners.close()
             self._reader.close()
             self._loaded.close()
 
@@ -246,11 +255,14 @@ def _shown(filters: Filters) -> Shown | None:
     """What the user wants of the kernel side's events: it knows no names, and tells more for their sake."""
     untold = settings.delivered(filters) - filters.events
     fits = hosts.matcher(filters.hosts) if filters.hosts else None
-    if not untold and fits is None:
+    owned = owners.matcher(filters.containers, filters.units, filters.exes)
+    if not untold and fits is None and owned is None:
         return None
 
     def shown(event: Event) -> bool:
         if event.event in untold:
+            return False
+        if owned is not None and isinstance(event, (ConnectionEvent, Lookup)) and not owned(event.process):
             return False
         return fits is None or not isinstance(event, ConnectionEvent) or fits(event.host)
 

@@ -18,6 +18,7 @@ CONN: Final[tuple[Field, ...]] = (
     ("subflow_of", "Q"),
     ("cgroup", "Q"),
     ("born", "Q"),
+    ("process", "Q"),
     ("netns", "I"),
     ("pid", "I"),
     ("tid", "I"),
@@ -48,6 +49,7 @@ TOTALS: Final[tuple[Field, ...]] = (
 ASKER: Final[tuple[Field, ...]] = (
     ("cgroup", "Q"),
     ("born", "Q"),
+    ("process", "Q"),
     ("netns", "I"),
     ("pid", "I"),
     ("tid", "I"),
@@ -115,6 +117,30 @@ NAME_RECORDS: Final[dict[str, tuple[Field, ...]]] = {
 }
 """What the records for the sake of names have behind the header."""
 
+PARENTS: Final = 8
+
+OWNER_RECORDS: Final[dict[str, tuple[Field, ...]]] = {
+    "image_event": (
+        ("id", "Q"),
+        ("pid", "I"),
+        ("path", "H"),
+        ("args", "H"),
+        ("args_cut", "B"),
+        ("reserved", "7x"),
+    ),
+    "process_event": (
+        ("id", "Q"),
+        ("image", "Q"),
+        ("born", "Q"),
+        ("origin_born", "Q"),
+        ("pid", "I"),
+        ("origin_pid", "I"),
+        ("parents", f"{PARENTS * 4}s"),
+    ),
+    "group_event": (("id", "Q"), ("length", "I"), ("reserved", "4x")),
+}
+"""What the records that tell what owners are have behind the header."""
+
 KINDS: Final[dict[str, int]] = {
     "connect": 1,
     "established": 2,
@@ -124,6 +150,7 @@ KINDS: Final[dict[str, int]] = {
     "existing": 6,
 }
 NAME_KINDS: Final[dict[str, int]] = {"lookup": 7, "message": 8, "hello": 9, "program": 10}
+OWNER_KINDS: Final[dict[str, int]] = {"image": 11, "process": 12, "group": 13}
 
 COUNTERS: Final[tuple[Field, ...]] = (
     ("wanted", "Q"),

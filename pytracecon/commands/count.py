@@ -105,12 +105,15 @@ def run(options: argparse.Namespace) -> int:
 def keywords(options: argparse.Namespace) -> dict[str, Any]:
     """Of the tracer, judged. A connect event is left out unless it is asked for: its outcome follows."""
     from pytracecon.filters import Filters  # noqa: PLC0415
+    from pytracecon.views.shown import OF_PROCESSES  # noqa: PLC0415
 
     given = tracer_keywords(options)
     events = Filters.parse(**given).events
     given["events"] = sorted(events if options.events is not None else events - {"connect"})
     if "lookup" not in events and not options.host and not options.reverse and not any(map(_is_name, by(options))):
         given["names"] = False
+    if OF_PROCESSES.isdisjoint(by(options)) and not options.container and not options.unit and not options.exe:
+        given["processes"] = False
     return given
 
 

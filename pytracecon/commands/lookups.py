@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
-from pytracecon.commands.options import add_output, add_processes, add_run, add_tracer, tracer_keywords
+from pytracecon.commands.options import (
+    add_output,
+    add_processes,
+    add_run,
+    add_tracer,
+    shows_processes,
+    tracer_keywords,
+)
 from pytracecon.commands.signals import Signals
 
 if TYPE_CHECKING:
@@ -69,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
         from pytracecon.filters import Filters  # noqa: PLC0415 - not for --help
 
         keywords = tracer_keywords(options) | {"events": ["lookup"]}
+        if not shows_processes(options, show.keys(options)):
+            keywords["processes"] = False
         Filters.parse(**keywords)
         return launch(
             options, signals, keywords, what="name lookups", table=partial(_table, options), shows=shows(options)

@@ -14,6 +14,7 @@ __all__ = [
     "add_processes",
     "add_run",
     "add_tracer",
+    "shows_processes",
     "shows_table",
     "tracer_keywords",
 ]
@@ -46,6 +47,9 @@ def add_processes(add: Callable[..., object]) -> None:
     add("--comm", metavar="NAME", **_SEVERAL, help="processes of this name (1 to 15 bytes)")
     add("--netns", metavar="NS", **_SEVERAL, help="a network namespace: path, name of `ip netns`, or pid")
     add("--cgroup", metavar="PATH", **_SEVERAL, help="a cgroup2 directory, or as in /proc/PID/cgroup")
+    add("--container", metavar="PATTERN", **_SEVERAL, help="processes in a container: its id, or its name; repeatable")
+    add("--unit", metavar="PATTERN", **_SEVERAL, help="processes of a systemd unit, such as 'nginx*'; repeatable")
+    add("--exe", metavar="PATTERN", **_SEVERAL, help="processes of a program: its path, or its file's name; repeatable")
     add("--cgroupmap", metavar="PATH", help="cgroups whose ids are keys of this pinned BPF map")
     add("--mntnsmap", metavar="PATH", help="mount namespaces that are keys of this pinned BPF map")
 
@@ -54,11 +58,13 @@ def add_filters(
     parser: argparse.ArgumentParser, *, also: Mapping[str, tuple[str, ...]] = _NOTHING, without: Collection[str] = ()
 ) -> None:
     """`also`: what a common option is called in this verb besides, as in its namesake; `without` those of no sense."""
+    behind = " and ".join(
+        ["--container, --unit", "--exe"] if "--host" in without else ["--container, --unit, --exe", "--host"]
+    )
     group = parser.add_argument_group(
         "filters",
         "All must hold; several values of one are alternatives. They are applied in the\n"
-        "kernel"
-        + ("." if "--host" in without else "; --host alone is applied behind it, to what the others let through."),
+        f"kernel, but {behind} behind it,\nto what the others let through.",
     )
 
     def add(*names: str, **about: Any) -> None:
@@ -97,6 +103,14 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def shows_processes(options: argparse.Namespace, keys: Collection[str]) -> bool:
+    """Whether `keys` of events, a filter or the format tells what owners are beyond number and name."""
+    from pytracecon.views.shown import OF_PROCESSES  # noqa: PLC0415 - not for --help
+
+    chosen = options.container or options.unit or options.exe
+    return bool(chosen) or not shows_table(options) or not OF_PROCESSES.isdisjoint(keys)
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the run")
     group.add_argument("--duration", metavar="S", help="end after so many seconds")
@@ -128,6 +142,12 @@ def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> None:
 
 def add_tracer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the tracer")
+    group.add_argument(
+        "--no-processes",
+        dest="processes",
+        action="store_false",
+        help="attach nothing for what owners are: no program, container or unit",
+    )
     group.add_argument("--ring-size", metavar="SIZE", help="from 4K to 1G, a power of two; default: 8M")
     group.add_argument("--max-connections", metavar="N", help="connections that are kept track of; default: 65536")
     group.add_argument("--probes", metavar="HOW", help="auto, fentry, kprobe or tracepoint; default: auto")

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
 
     if not options.command:
         raise InvalidValue("which command? Give it behind two dashes: pytracecon run -- COMMAND")
-    keywords = tracer_keywords(options)
+    keywords = tracer_keywords(options) | {"processes": False}  # the summary tells nothing of them
     Filters.parse(**keywords)
     summary = Summary(Guard.parse(options.allow_net, options.allow_host))
     user = user_for(options.user, os.environ, os.geteuid())

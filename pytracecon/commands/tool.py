@@ -17,6 +17,7 @@ from pytracecon.commands.options import (
     add_output,
     add_run,
     add_tracer,
+    shows_processes,
     shows_table,
     tracer_keywords,
 )
@@ -114,6 +115,8 @@ class Tool(ABC):
                 given["events"].append("lookup")
             elif not names and not options.host and not options.reverse:
                 given["names"] = False
+        if not shows_processes(options, show.keys(options)):
+            given["processes"] = False
         Filters.parse(**given)
         return given
 

@@ -19,6 +19,7 @@ from pytracecon.commands.options import (
     add_output,
     add_run,
     add_tracer,
+    shows_processes,
     shows_table,
     tracer_keywords,
 )
@@ -103,6 +104,8 @@ def keywords(options: argparse.Namespace) -> dict[str, Any]:
     filters = Filters.parse(**given)
     if shows_table(options) and options.events is None:
         given["events"] = sorted(filters.events - {"connect"})
+    if not shows_processes(options, show.keys(options)):
+        given["processes"] = False
     return given
 
 

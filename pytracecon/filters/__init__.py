@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from pytracecon.errors import InvalidValue
-from pytracecon.filters import files, hosts, networks, places, ports, values
+from pytracecon.filters import files, hosts, networks, owners, places, ports, values
 from pytracecon.filters.files import PathLike
 from pytracecon.filters.hosts import PatternsLike
 from pytracecon.filters.networks import Network, NetworksLike
@@ -52,7 +52,11 @@ class Keywords(TypedDict, total=False):
     existing: bool
     names: bool
     reverse: bool
+    processes: bool
     host: PatternsLike | None
+    container: PatternsLike | None
+    unit: PatternsLike | None
+    exe: PatternsLike | None
     ring_size: NumberLike
     max_connections: NumberLike
     probes: str
@@ -84,7 +88,11 @@ class Filters:
     min_latency_ns: int = 0
     names: bool = True
     reverse: bool = False
+    processes: bool = True
     hosts: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    exes: tuple[str, ...] = ()
     ring_size: int = 8 << 20
     max_connections: int = 65536
     probes: str = "auto"
@@ -117,7 +125,11 @@ class Filters:
         existing: bool = False,
         names: bool = True,
         reverse: bool = False,
+        processes: bool = True,
         host: PatternsLike | None = None,
+        container: PatternsLike | None = None,
+        unit: PatternsLike | None = None,
+        exe: PatternsLike | None = None,
         ring_size: NumberLike = "8M",
         max_connections: NumberLike = 65536,
         probes: str = "auto",
@@ -146,7 +158,11 @@ class Filters:
             min_latency_ns=values.milliseconds("--min-latency", min_latency),
             names=names,
             reverse=values.flag("--reverse", reverse),
+            processes=values.flag("--no-processes", processes),
             hosts=hosts.parse("--host", host),
+            containers=owners.parse("--container", container),
+            units=owners.parse("--unit", unit),
+            exes=owners.parse("--exe", exe),
             ring_size=values.ring_size("--ring-size", ring_size),
             max_connections=values.number("--max-connections", max_connections, 1, _MAX_CONNECTIONS),
             probes=values.choice("--probes", probes, _PROBES),
@@ -191,6 +207,7 @@ class Filters:
                 "leave it out, or ask for these"
             )
         self._refuse_without_names()
+        self._refuse_without_processes()
         self._refuse_families_apart()
         wanted = self.remote_ports or (ALL_PORTS,)
         if all(ports.covers(self.not_remote_ports, one) for one in wanted):
@@ -211,6 +228,14 @@ class Filters:
             raise InvalidValue(
                 "--host: only outbound connections have a name that was asked for; add --reverse, or leave it out"
             )
+
+    def _refuse_without_processes(self) -> None:
+        given = {"--container": self.containers, "--unit": self.units, "--exe": self.exes}
+        for option, patterns in given.items():
+            if patterns and not self.processes:
+                raise InvalidValue(
+                    f"{option}: --no-processes leaves nothing known of what owners are; leave one of them out"
+                )
 
     def _refuse_families_apart(self) -> None:
         families = {4, 6} if self.family is None else {self.family}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytracecon.names.parts import Part
     from pytracecon.names.records import Asker
     from pytracecon.names.reverse import Reverse
+    from pytracecon.owners.processes import Owners
 
 __all__ = ["Host", "Joiner"]
 
@@ -49,12 +50,17 @@ class Joiner:
     """One per tracer. `address` renders sixteen bytes; `started` is told of programs that may bring a new libc."""
 
     def __init__(
-        self, filters: Filters, address: Callable[[bytes], str | None], started: Callable[[ProgramStarted], None]
+        self,
+        filters: Filters,
+        address: Callable[[bytes], str | None],
+        started: Callable[[ProgramStarted], None],
+        owners: Owners | None = None,
     ) -> None:
         self._tells = "lookup" in filters.events
         self._most = filters.max_connections
         self._address = address
         self._started = started
+        self._owners = owners
         self._on_address: Callable[[bytes], None] | None = None
         self._on_reset: Callable[[], None] | None = None
         self._named: set[bytes] = set()
@@ -182,7 +188,7 @@ class Joiner:
             )
         if not (self._tells and part.wanted):
             return []
-        lookup = _lookup(asker, part.time + offset_ns)
+        lookup = self._lookup(asker, part.time + offset_ns)
         lookup.name = name
         lookup.addresses = self._rendered(part.addresses)
         lookup.latency_ns = part.latency_ns
@@ -224,7 +230,7 @@ class Joiner:
             self._claims.learn_for_cgroup(asker.cgroup, *what)
 
     def _lookup_of(self, answer: Answered, offset_ns: int) -> Lookup:
-        lookup = _lookup(answer.asker, answer.time + offset_ns)
+        lookup = self._lookup(answer.asker, answer.time + offset_ns)
         lookup.name = answer.name
         lookup.type = answer.type
         lookup.addresses = self._rendered(answer.addresses)
@@ -235,6 +241,20 @@ class Joiner:
         lookup.within = "libc" if answer.within else None
         lookup.partial = True if answer.partial and answer.addresses else None
         return lookup
+
+    def _lookup(self, asker: Asker, time_ns: int) -> Lookup:
+        owner = (asker.number, asker.cgroup, asker.process.pid, asker.process.born)
+        return Lookup(
+            time_ns,
+            netns=asker.netns or None,
+            pid=asker.process.pid,
+            comm=asker.comm,
+            uid=asker.uid,
+            tid=asker.tid,
+            thread=asker.thread,
+            cgroup=asker.cgroup or None,
+            process=self._owners.of(owner) if self._owners is not None and asker.number else None,
+        )
 
     def _rendered(self, addresses: tuple[bytes, ...]) -> list[str] | None:
         return [text for address in dict.fromkeys(addresses) if (text := self._address(address)) is not None] or None
@@ -311,16 +331,3 @@ def _with(server_name: str, host: Host | None) -> Host:
     name, source, candidates = host
     fitting = [each for each in candidates or () if each.lower() == server_name]
     return (fitting[0], source, None) if fitting else (name, source, candidates)
-
-
-def _lookup(asker: Asker, time_ns: int) -> Lookup:
-    return Lookup(
-        time_ns,
-        netns=asker.netns or None,
-        pid=asker.process.pid,
-        comm=asker.comm,
-        uid=asker.uid,
-        tid=asker.tid,
-        thread=asker.thread,
-        cgroup=asker.cgroup or None,
-    )

@@ -33,7 +33,7 @@ _PROTOCOLS = {6: "tcp", 17: "udp"}
 
 @lru_cache(maxsize=4096)
 def _asker(raw: bytes) -> Asker | None:
-    cgroup, born, netns, pid, tid, uid, comm, thread = _ASKER.unpack(raw)
+    cgroup, born, number, netns, pid, tid, uid, comm, thread = _ASKER.unpack(raw)
     if not pid:
         return None
     elsewhere = tid != pid
@@ -45,6 +45,7 @@ def _asker(raw: bytes) -> Asker | None:
         (text(thread) or None) if elsewhere else None,
         netns,
         cgroup,
+        number,
     )
 
 

@@ -30,6 +30,8 @@ class Asker:
     thread: str | None
     netns: int
     cgroup: int
+    number: int = 0
+    """By which `Owners` know the process, if they do."""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ CONN: dict[str, Any] = {
     "subflow_of": 0,
     "cgroup": 4711,
     "born": 77,
+    "process": 0,
     "netns": 4026531840,
     "pid": 1234,
     "tid": 1234,

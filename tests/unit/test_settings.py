@@ -24,7 +24,12 @@ def told(filters: Filters, **choice: Any) -> dict[str, int]:
 def test_nothing_asked_means_everything_wanted() -> None:
     said = told(Filters())
     assert (said["filters"], said["family"], said["direction"], said["min_latency"]) == (0, 0, 0, 0)
-    assert said["kinds"] == sum(1 << wire.KINDS[name] for name in Filters().events - {"lookup"})
+    kinds = [wire.KINDS[name] for name in Filters().events - {"lookup"}]
+    assert said["kinds"] == sum(1 << kind for kind in (*kinds, wire.OWNER_KINDS["process"]))
+
+
+def test_nothing_is_told_of_processes_where_nobody_wants_to_know() -> None:
+    assert not told(Filters(processes=False))["kinds"] >> wire.OWNER_KINDS["process"] & 1
 
 
 @pytest.mark.parametrize(

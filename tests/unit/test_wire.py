@@ -87,6 +87,12 @@ def test_a_record_that_serves_names_is_laid_out_as_python_reads_it(types: Types,
     assert wire.layout(wire.HEADER, wire.NAME_RECORDS[name]).size == types.struct(name)["size"]
 
 
+@pytest.mark.parametrize("name", wire.OWNER_RECORDS)
+def test_a_record_that_tells_of_owners_is_laid_out_as_python_reads_it(types: Types, name: str) -> None:
+    assert believed(wire.HEADER, wire.OWNER_RECORDS[name]) == types.members(name)
+    assert wire.layout(wire.HEADER, wire.OWNER_RECORDS[name]).size == types.struct(name)["size"]
+
+
 @pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
 def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
     assert believed(fields) == types.members(name)
@@ -105,7 +111,7 @@ def test_the_offsets_that_the_walker_and_the_decoder_jump_to(types: Types) -> No
 
 def test_every_kind_has_its_number(types: Types) -> None:
     assert types.enum("kind") == {
-        f"KIND_{name.upper()}": number for name, number in (wire.KINDS | wire.NAME_KINDS).items()
+        f"KIND_{name.upper()}": number for name, number in (wire.KINDS | wire.NAME_KINDS | wire.OWNER_KINDS).items()
     }
 
 

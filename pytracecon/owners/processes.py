@@ -1,0 +1,189 @@
+"""`Owners`: what each process is that a record refers to, from what the kernel side told of it.
+
+A process told by the kernel has a number, another one with each program that it starts. The program's path and
+arguments come once, as it starts; those of one that is older than the tracer are read from /proc when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytracecon import wire
+from pytracecon.events import Process
+from pytracecon.owners.cgroups import Cgroups
+from pytracecon.owners.shapes import user_of
+from pytracecon.text import decode as text
+
+if TYPE_CHECKING:
+    from pytracecon.owners.runtimes import Runtimes
+
+__all__ = ["Owner", "Owners", "Program"]
+
+Owner = tuple[int, int, int, int]
+"""By what an event refers to its owner: the process's number here, its cgroup, its pid, and when it was born."""
+
+_IMAGES = 16 << 20
+"""Bytes of programs that are remembered, and how many processes are."""
+_PROCESSES = 32_768
+_BESIDES = 200  # what Python needs for an image besides its bytes
+
+_HEAD: tuple[wire.Field, ...] = (("time to words", "16x"),)
+_IMAGE = wire.layout(_HEAD, wire.OWNER_RECORDS["image_event"])
+_TOLD = wire.layout(_HEAD, wire.OWNER_RECORDS["process_event"])
+_GROUP = wire.layout(_HEAD, wire.OWNER_RECORDS["group_event"])
+_PARENTS = wire.layout(tuple((f"parent {at}", "I") for at in range(wire.PARENTS)))
+
+
+class Program(NamedTuple):
+    exe: str | None = None
+    args: list[str] | None = None
+    args_cut: bool | None = None
+
+
+class _Image(NamedTuple):
+    """As it stands in the record, until somebody asks."""
+
+    path: bytes
+    args: bytes
+    args_cut: bool
+
+
+class _Told(NamedTuple):
+    image: int
+    origin: tuple[int, int]
+    """Pid and birth of the process that started the program."""
+    parents: list[int]
+
+
+class Owners:
+    """One per tracer. What takes records and what asks is one thread."""
+
+    def __init__(self) -> None:
+        self._cgroups = Cgroups()
+        self._images: OrderedDict[int, _Image] = OrderedDict()
+        self._size = 0
+        self._told: OrderedDict[int, _Told] = OrderedDict()
+        self._known: OrderedDict[Owner, Process] = OrderedDict()
+        self._runtimes: Runtimes | None = None
+        self._named = False
+        self._on_named: Callable[[], None] | None = None
+        self._taken = {
+            wire.OWNER_KINDS["image"]: self._started,
+            wire.OWNER_KINDS["process"]: self._introduced,
+            wire.OWNER_KINDS["group"]: self._made,
+        }
+
+    def watch(self, on_named: Callable[[], None]) -> None:
+        """`on_named` is called, in this thread, when what `of` gave may not be all that is known now."""
+        self._on_named = on_named
+
+    def take(self, batch: bytes | memoryview, at: int) -> None:
+        """The record that begins there; its kind is one of `wire.OWNER_KINDS`."""
+        self._taken[batch[at + wire.KIND_OFFSET]](batch, at)
+
+    def of(self, owner: Owner) -> Process:
+        if self._named:
+            self._forget_the_nameless()
+        known = self._known.get(owner)
+        if known is None:
+            known = self._known[owner] = self._process(owner)
+            if len(self._known) > _PROCESSES:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(owner)
+        return known
+
+    def close(self) -> None:
+        self._cgroups.close()
+        if self._runtimes is not None:
+            self._runtimes.close()
+
+    def _started(self, batch: bytes | memoryview, at: int) -> None:
+        number, _pid, path, args, args_cut = _IMAGE.unpack_from(batch, at)
+        begin = at + _IMAGE.size
+        image = _Image(
+            bytes(batch[begin : begin + path]), bytes(batch[begin + path : begin + path + args]), bool(args_cut)
+        )
+        self._images[number] = image
+        self._size += path + args + _BESIDES
+        while self._size > _IMAGES:
+            _, oldest = self._images.popitem(last=False)
+            self._size -= len(oldest.path) + len(oldest.args) + _BESIDES
+
+    def _introduced(self, batch: bytes | memoryview, at: int) -> None:
+        number, image, _born, origin_born, _pid, origin_pid, parents = _TOLD.unpack_from(batch, at)
+        self._told[number] = _Told(image, (origin_pid, origin_born), [pid for pid in _PARENTS.unpack(parents) if pid])
+        if len(self._told) > _PROCESSES:
+            self._told.popitem(last=False)
+
+    def _made(self, batch: bytes | memoryview, at: int) -> None:
+        number, length = _GROUP.unpack_from(batch, at)
+        begin = at + _GROUP.size
+        self._cgroups.made(number, bytes(batch[begin : begin + length]))
+
+    def _process(self, owner: Owner) -> Process:
+        number, cgroup, pid, born = owner
+        told = self._told.get(number)
+        place = self._cgroups.place(cgroup)
+        container = None if place is None else place.container
+        program, source = self._program(told, (pid, born))
+        return Process(
+            container,
+            None if container is None else self._name_of(container, cgroup),
+            None if place is None else place.pod,
+            None if place is None else place.unit,
+            program.exe,
+            source if program.exe is not None or program.args is not None else None,
+            program.args,
+            program.args_cut,
+            (told.parents if told is not None else self._parents(pid, born)) or None,
+        )
+
+    def _program(self, told: _Told | None, process: tuple[int, int]) -> tuple[Program, str]:
+        image = None if told is None else self._images.get(told.image)
+        if image is not None:
+            return _program(image), "exec"
+        from pytracecon.owners.proc import program_of  # noqa: PLC0415 - for what is older than the tracer
+
+        found = program_of(*process)
+        if found is None and told is not None and told.origin != process:
+            found = program_of(*told.origin)  # it ran the same, and may live longer
+        return found or Program(), "proc"
+
+    @staticmethod
+    def _parents(pid: int, born: int) -> list[int]:
+        from pytracecon.owners.proc import parents_of  # noqa: PLC0415 - for what is forgotten, or was lost
+
+        return parents_of(pid, born)
+
+    def _name_of(self, container: str, cgroup: int) -> str | None:
+        if self._runtimes is None:
+            from pytracecon.owners.runtimes import Runtimes  # noqa: PLC0415 - for hosts that have containers
+
+            self._runtimes = Runtimes(self._note_name)
+        return self._runtimes.name_of(container, user_of(self._cgroups.path(cgroup) or ""))
+
+    def _note_name(self) -> None:
+        """Called by the thread that asks for names."""
+        self._named = True
+
+    def _forget_the_nameless(self) -> None:
+        self._named = False
+        for owner in [owner for owner, known in self._known.items() if known.container and not known.container_name]:
+            del self._known[owner]
+        if self._on_named is not None:
+            self._on_named()
+
+
+def _program(image: _Image) -> Program:
+    names = image.path.split(b"\0")[:-1]
+    args = image.args.split(b"\0")
+    if not image.args_cut and not args[-1]:
+        args.pop()  # what stands behind the last NUL
+    return Program(
+        "/" + "/".join([text(name) for name in reversed(names)]) if names else None,
+        [text(each) for each in args] or None,
+        True if image.args_cut else None,
+    )
