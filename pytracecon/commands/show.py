@@ -37,6 +37,8 @@ def keys(options: argparse.Namespace) -> list[str]:
     for key in found:
         if key in shown.OF_NAMES and not getattr(options, "names", True):
             raise InvalidValue(f"--show: --no-names leaves every connection without {key}; leave one of them out")
+        if key in shown.OF_PROCESSES and not options.processes:
+            raise InvalidValue(f"--show: --no-processes leaves every owner without {key}; leave one of them out")
     return found
 
 

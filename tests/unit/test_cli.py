@@ -157,6 +157,8 @@ def test_options_become_the_keywords_of_the_same_name(line: str, expected: dict[
         ("lookups --show exe --format json", "--show"),
         ("--show exee", "--show: exee is no key; near it are exe, exe_source"),
         ("--show host --no-names", "--no-names"),
+        ("--show unit --no-processes", "--no-processes"),
+        ("lookups --show unit --no-processes", "--no-processes"),
         ("--show exe --template {exe}", "--show"),
         ("--show exe --format csv", "--show"),
         ("count --show exe", "--show"),

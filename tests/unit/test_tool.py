@@ -84,6 +84,7 @@ every_verb = pytest.mark.parametrize("verb", TOLD, ids=lambda verb: verb.name)
         ("life --show ,", "--show: an empty value is no key; there are event, time, conn,"),
         ("life --show count", "--show: count is no key"),
         ("latency --show host --no-names", "--no-names leaves every connection without host"),
+        ("life --show rtt_ns,exe --no-processes", "--no-processes leaves every owner without exe"),
         ("accept --show exe --format json", "--show: it adds columns to the table, and json has every key"),
         ("connect --show exe --format csv", "csv has every key"),
         ("life --show exe --format journal", "journal has every key"),
@@ -135,3 +136,23 @@ def test_columns_of_one_s_own_stand_at_the_right_of_the_verb_s(verb: Tool) -> No
 def test_names_are_attached_for_a_column_that_shows_them(verb: Tool) -> None:
     assert keywords(verb, "--show container,rtt_ns").get("names") is False
     assert keywords(verb, "--show container,host").get("names", True) is verb.named
+
+
+@every_verb
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("", False),
+        ("--show pid,cgroup", False),
+        ("--show exe", True),
+        ("--show parents,pid", True),
+        ("--container shop-*", True),
+        ("--unit a.service", True),
+        ("--exe curl", True),
+        ("--format json", True),
+        ("--format csv --no-processes", False),
+        ("--template {exe}", True),
+    ],
+)
+def test_what_an_owner_is_is_asked_where_somebody_sees_it(verb: Tool, line: str, asked: bool) -> None:
+    assert keywords(verb, line)["processes"] is asked

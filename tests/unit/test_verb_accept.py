@@ -40,11 +40,11 @@ EVENTS: list[Event] = [Accept(NOW, **SSHD, wait_ns=3_240_000), Accept(NOW + 1_23
         ("-6", {"family": 6}),
         ("--uid 0 --not-remote ::1", {"uid": ["0"], "not_remote": ["::1"]}),
         ("-t -T --wait", {}),
-        ("--format json", {}),
+        ("--format json", {"processes": True}),
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert keywords(accept.VERB, line) == {"events": ["accept"], "names": False} | expected
+    assert keywords(accept.VERB, line) == {"events": ["accept"], "names": False, "processes": False} | expected
 
 
 @pytest.mark.parametrize(

@@ -58,15 +58,15 @@ def lines(output: Output, events: list[Event]) -> list[str]:
         ("--failed", {"events": ["failed"]}),
         ("--failed -d", {"events": ["failed", "lookup"], "names": True}),
         ("--all", {"events": ["connect", "failed"]}),
-        ("--format json", {"names": True}),
-        ("--format csv -d", {"names": True}),
-        ("--template {host}", {"names": True}),
-        ("--template {host} --no-names", {"names": False}),
+        ("--format json", {"names": True, "processes": True}),
+        ("--format csv -d", {"names": True, "processes": True}),
+        ("--template {host}", {"names": True, "processes": True}),
+        ("--template {host} --no-names", {"names": False, "processes": True}),
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    usual = {"events": ["connect"], "names": False}
-    assert {"names": True} | keywords(connect.VERB, line) == usual | expected
+    usual = {"events": ["connect"], "names": False, "processes": False}
+    assert keywords(connect.VERB, line) == usual | expected
 
 
 def test_rows_are_those_of_tcpconnect() -> None:

@@ -56,13 +56,13 @@ ANSWER = Lookup(
         ("5 --all --resolver", {"min_latency": "5", "events": ["established", "failed", "lookup"], "names": True}),
         ("--histogram --by host", {"names": True}),
         ("--host a", {"host": ["a"], "names": True}),
-        ("--format json", {"names": True}),
-        ("--format json --resolver", {"names": True}),
-        ("--format json --no-names", {}),
+        ("--format json", {"names": True, "processes": True}),
+        ("--format json --resolver", {"names": True, "processes": True}),
+        ("--format json --no-names", {"processes": True}),
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert {"names": True} | keywords(latency.VERB, line) == {"events": ["established"], "names": False} | expected
+    assert keywords(latency.VERB, line) == {"events": ["established"], "names": False, "processes": False} | expected
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ EVENTS: list[Event] = [Close(NOW, **CURL), Close(NOW + 1_234_567_890, **SIX)]
         ("--min-latency 5", {"min_latency": "5"}),
         ("--host *.a", {"host": ["*.a"], "names": True}),
         ("-t -T -w --bytes --how", {}),
-        ("--format json", {"names": True}),
-        ("--format json --no-names", {}),
+        ("--format json", {"names": True, "processes": True}),
+        ("--format json --no-names", {"processes": True}),
     ],
 )
 def test_filters_are_the_tracers(line: str, expected: dict[str, Any]) -> None:
-    assert {"names": True} | keywords(life.VERB, line) == {"events": ["close"], "names": False} | expected
+    assert keywords(life.VERB, line) == {"events": ["close"], "names": False, "processes": False} | expected
 
 
 @pytest.mark.parametrize(
