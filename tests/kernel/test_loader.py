@@ -18,7 +18,7 @@ from pytracecon.loader import Loaded
 from pytracecon.privileges import CAPABILITIES
 from pytracecon.probes import Probe
 
-FORK, ABSENT = b"tp_btf/sched_process_fork", b"tp_btf/sched_process_spoo"
+EXIT, ABSENT = b"tp_btf/sched_process_exit", b"tp_btf/sched_process_quit"
 
 
 @pytest.fixture
@@ -29,31 +29,31 @@ def load() -> Iterator[Callable[[], Loaded]]:
 
 
 @pytest.fixture
-def fork_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def exit_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """One program of the object is for a tracepoint that no kernel has."""
     image = loader.object_image()
-    assert FORK in image
-    monkeypatch.setattr(loader, "object_image", lambda: image.replace(FORK, ABSENT))
+    assert EXIT in image
+    monkeypatch.setattr(loader, "object_image", lambda: image.replace(EXIT, ABSENT))
 
 
 def attached(probes: list[Probe]) -> set[str]:
     return {probe.name for probe in probes if probe.attached}
 
 
-@pytest.mark.usefixtures("fork_absent")
+@pytest.mark.usefixtures("exit_absent")
 def test_an_absent_function_costs_its_own_program_and_no_other_of_its_kind(load: Callable[[], Loaded]) -> None:
     probes = load().probes
-    assert {"state_btf", "fork_raw"} <= attached(probes)
+    assert {"state_btf", "exit_raw"} <= attached(probes)
     refused = {probe.name: probe.detail for probe in probes if not probe.attached and "_btf" in probe.name}
-    assert refused.keys() == {"fork_btf"}
-    assert ABSENT.decode().partition("/")[2] in refused["fork_btf"]
+    assert refused.keys() == {"exit_btf"}
+    assert ABSENT.decode().partition("/")[2] in refused["exit_btf"]
 
 
 @pytest.mark.slow(reason="a whole survey; what the loader does then, the test above tells of each kernel")
-@pytest.mark.usefixtures("fork_absent")
+@pytest.mark.usefixtures("exit_absent")
 def test_a_survey_finds_that_program_alone_refused() -> None:
     outcome = loader.survey(Filters.parse())
-    assert [name for name, error in outcome.items() if error is not None and name.endswith("_btf")] == ["fork_btf"]
+    assert [name for name, error in outcome.items() if error is not None and name.endswith("_btf")] == ["exit_btf"]
 
 
 @contextlib.contextmanager
