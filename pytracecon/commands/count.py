@@ -131,6 +131,7 @@ def by(options: argparse.Namespace) -> list[str]:
     """The keys of --by, which are keys of some event."""
     from pytracecon.filters.values import each, refusal  # noqa: PLC0415
     from pytracecon.outputs.counts import KEYS  # noqa: PLC0415
+    from pytracecon.views.shown import OF_PROCESSES  # noqa: PLC0415
 
     keys: list[str] = []
     for key in each("--by", options.by, "give keys of events, such as comm"):
@@ -142,6 +143,8 @@ def by(options: argparse.Namespace) -> list[str]:
     for key in keys:
         if _is_name(key) and not options.names:
             raise InvalidValue(f"--by: --no-names leaves every connection without {key}; leave one of them out")
+        if key in OF_PROCESSES and not options.processes:
+            raise InvalidValue(f"--by: --no-processes leaves every owner without {key}; leave one of them out")
     return keys
 
 

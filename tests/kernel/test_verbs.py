@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -351,3 +352,41 @@ def test_life_and_each_of_its_options(town: Town) -> None:
 
 def by_bob(town: Town) -> list[End]:
     return [near for near in town.nears if near.actor is town.bob]
+
+
+# --show
+
+
+def test_every_verb_shows_any_keys_of_an_owner(place: Place) -> None:
+    """What these processes are is the same all the time, so /proc tells it as well."""
+    client = place.actor("client")
+
+    def traffic() -> None:
+        client.do("lookup", "one.test", 4, 1)
+        visit(client, place.web, "127.0.0.11")
+
+    shown = "--show exe,exe_source,parents,args"
+    verbs = {"trace": 5, "connect": 1, "accept": 1, "latency": 1, "life": 2, "lookups": 1}
+    wrote = told(place.path, [f"{verb} {shown}" for verb in verbs], traffic)
+    owners = {str(actor.pid): shown_of(actor.pid) for actor in (client, place.web.actor)}
+    for verb, count in verbs.items():
+        header, *found = wrote[f"{verb} {shown}"]
+        assert {"EXE", "EXE_SOURCE", "PARENTS", "ARGS"} < set(header.split())
+        own = [(row, owners[pid]) for row in found for pid in owners.keys() & set(row.split()[:2])]
+        assert len(own) == count, (verb, found)
+        assert all(cells in " ".join(row.split()) for row, cells in own), (verb, found, owners)
+
+
+def shown_of(pid: int) -> str:
+    """The four cells, of a process that is older than the tracer."""
+    proc = Path(f"/proc/{pid}")
+    arguments = shlex.join(proc.joinpath("cmdline").read_text().split("\0")[:-1])
+    return " ".join([str(proc.joinpath("exe").readlink()), "proc", ",".join(map(str, parents_of(pid))), arguments])
+
+
+def parents_of(pid: int) -> Iterator[int]:
+    """Nearest first."""
+    while pid != 1:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        pid = next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
+        yield pid

@@ -475,6 +475,23 @@ def test_what_is_traced(words: list[str], events: set[str], names: bool | None) 
 
 
 @pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], False),
+        (["--by", "cgroup,host"], False),
+        (["--by", "comm,exe"], True),
+        (["--by", "container"], True),
+        (["--unit", "a.service"], True),
+        (["--container", "shop*"], True),
+        (["--exe", "curl"], True),
+        (["--format", "json"], False),
+    ],
+)
+def test_what_an_owner_is_is_asked_where_it_counts(words: list[str], asked: bool) -> None:
+    assert count.keywords(count.parser().parse_args(words)).get("processes", True) is asked
+
+
+@pytest.mark.parametrize(
     ("event", "counted"),
     [
         (established("a"), True),
@@ -508,6 +525,7 @@ def test_every_key_of_an_event_can_group() -> None:
         ("--by tx_bytes", "--by: tx_bytes is no key"),
         ("--by comm.__class__", "--by: comm.__class__ is no key"),
         ("--by host --no-names", "--by: --no-names"),
+        ("--by comm,unit --no-processes", "--by: --no-processes leaves every owner without unit"),
         ("--sort nothing", "--sort: nothing is not one of events, tx_bytes, rx_bytes, p50, p90, p99, max, event, comm"),
         ("--by pid --sort comm", "--sort: comm is not one of"),
         ("--top 0", "--top"),
