@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from pytracecon.outputs.keys import all_keys
+from pytracecon.wire import PARENTS
 from traffic.actor import DEADLINE, Actor
 from traffic.end import End, close, connect, listen, pair
 from traffic.naming import visit
@@ -381,12 +383,13 @@ def shown_of(pid: int) -> str:
     """The four cells, of a process that is older than the tracer."""
     proc = Path(f"/proc/{pid}")
     arguments = shlex.join(proc.joinpath("cmdline").read_text().split("\0")[:-1])
-    return " ".join([str(proc.joinpath("exe").readlink()), "proc", ",".join(map(str, parents_of(pid))), arguments])
+    parents = ",".join(map(str, islice(parents_of(pid), PARENTS)))
+    return f"{proc.joinpath('exe').readlink()} proc {parents} {arguments}"
 
 
 def parents_of(pid: int) -> Iterator[int]:
     """Nearest first."""
-    while pid != 1:
+    while pid > 1:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         pid = next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
         yield pid
