@@ -50,7 +50,9 @@ static __always_inline __u32 take_path(__u8 *to, struct file *file)
 		parent = BPF_CORE_READ(dentry, d_parent);
 		if (parent == dentry || at > PATH)
 			return 0;
-		length = bpf_probe_read_kernel_str(to + at, NAME, BPF_CORE_READ(dentry, d_name.name));
+		/* 5.10 forgets what `at` was compared with, and clang that it does. */
+		barrier_var(at);
+		length = bpf_probe_read_kernel_str(to + (at & 2 * PATH - 1), NAME, BPF_CORE_READ(dentry, d_name.name));
 		if (length <= 0)
 			return 0;
 		at += length;
