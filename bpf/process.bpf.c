@@ -29,12 +29,15 @@ static __always_inline struct mount *mount_of(const struct vfsmount *mnt)
 	return (struct mount *)((char *)mnt - bpf_core_field_offset(struct mount, mnt));
 }
 
-/* From the file up to the root of its mount namespace. How much was written; 0 if that is not all of it. */
-static __always_inline __u32 take_path(__u8 *to, struct file *file)
+/*
+ * From the file up to the root of its mount namespace; nothing if that is too far. How much is written stands in memory
+ * all the time: the verifier knows nothing of it there, so one step is to it like another.
+ */
+static __always_inline void take_path(struct image *image, struct file *file)
 {
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry), *parent;
 	struct mount *mount = mount_of(BPF_CORE_READ(file, f_path.mnt)), *up;
-	__u32 at = 0;
+	volatile __u16 *at = &image->event.path;
 	long length;
 	int step;
 
@@ -42,23 +45,22 @@ static __always_inline __u32 take_path(__u8 *to, struct file *file)
 		if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
 			up = BPF_CORE_READ(mount, mnt_parent);
 			if (up == mount)
-				return at;
+				return;
 			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 			mount = up;
 			continue;
 		}
 		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry || at > PATH)
-			return 0;
-		/* 5.10 forgets what `at` was compared with, and clang that it does. */
-		barrier_var(at);
-		length = bpf_probe_read_kernel_str(to + (at & 2 * PATH - 1), NAME, BPF_CORE_READ(dentry, d_name.name));
-		if (length <= 0)
-			return 0;
-		at += length;
+		if (parent == dentry)
+			break;
+		length = bpf_probe_read_kernel_str(image->payload + (*at & 2 * PATH - 1), NAME,
+						   BPF_CORE_READ(dentry, d_name.name));
+		if (length <= 0 || *at + length > PATH)
+			break;
+		*at += length;
 		dentry = parent;
 	}
-	return 0;
+	*at = 0;
 }
 
 /* They were copied into the new program's memory just now: no page of them is missing. */
@@ -91,13 +93,11 @@ static __always_inline int on_exec(struct task_struct *task, struct linux_binprm
 	__builtin_memset(&image->event, 0, sizeof(image->event));
 	image->event.id = fresh.id;
 	image->event.pid = pid;
-	path = take_path(image->payload, BPF_CORE_READ(binprm, file));
-	if (path > PATH)
-		path = 0;
+	take_path(image, BPF_CORE_READ(binprm, file));
+	path = image->event.path;
 	barrier_var(path);
 	if (path > PATH)
 		return 0;
-	image->event.path = path;
 	take_arguments(&image->event, image->payload + path, task);
 	size = sizeof(image->event) + path + image->event.args + 7 & 0x7f8;
 	output(&image->event.header, size, KIND_IMAGE);
