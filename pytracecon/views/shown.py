@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from pytracecon.events import Event, Lost
 from pytracecon.outputs.keys import keys
@@ -69,7 +68,7 @@ def text(event: Event, key: str) -> str:
     if key == "container":
         value = value_of(event, "container_name") or _short(value)
     if value is None:
-        return "" if key in _EXCEPTIONS or _is_elsewhere(event, key) else UNKNOWN
+        return "" if key in _EXCEPTIONS or _is_absent(event, key) else UNKNOWN
     if key == "args":
         return wording.value(key, value) + (" …" if value_of(event, "args_cut") else "")
     return wording.value(key, value)
@@ -93,10 +92,12 @@ def _keys_of(kind: type[Event]) -> frozenset[str]:
     return _KEYS_OF[kind]
 
 
-def _is_elsewhere(event: Event, key: str) -> bool:
-    """All these are read from one path: who has one of them is known not to have the others."""
-    known: Any = [other for other in _OF_CGROUP if value_of(event, other) is not None]
-    return key in _OF_CGROUP and bool(known) and not (key == "container_name" and "container" in known)
+def _is_absent(event: Event, key: str) -> bool:
+    """All these come from one path: who has one of them is known not to have the others. Names come later."""
+    if key not in _OF_CGROUP:
+        return False
+    known = [other for other in _OF_CGROUP if value_of(event, other) is not None]
+    return bool(known) and not (key == "container_name" and "container" in known)
 
 
 def _short(container: str | None) -> str | None:
