@@ -39,6 +39,7 @@ static __always_inline void take_path(struct image *image, struct file *file)
 	struct mount *mount = mount_of(BPF_CORE_READ(file, f_path.mnt)), *up;
 	volatile __u16 *at = &image->event.path;
 	long length;
+	bool alone;
 	int step;
 
 	for (step = 0; step < NAMES; step++) {
@@ -51,13 +52,16 @@ static __always_inline void take_path(struct image *image, struct file *file)
 			continue;
 		}
 		parent = BPF_CORE_READ(dentry, d_parent);
-		if (parent == dentry)
+		alone = parent == dentry;
+		if (alone && step)
 			break;
 		length = bpf_probe_read_kernel_str(image->payload + (*at & 2 * PATH - 1), NAME,
 						   BPF_CORE_READ(dentry, d_name.name));
 		if (length <= 0 || *at + length > PATH)
 			break;
 		*at += length;
+		if (alone) /* in memory, and in no folder */
+			return;
 		dentry = parent;
 	}
 	*at = 0;
