@@ -52,9 +52,9 @@ class Stats:
 
     `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
     `handed` went to the user's code, `lost` events among them, and `left_out` did not: `host` left them out, which the
-    kernel side does not know, or they were told for a name's sake alone. `lost_names` records from which names are
-    learnt found the ring full, too: some connections may lack a name, and lookups be missing; `evicted_names` had to
-    make room for others.
+    kernel side does not know, or they were told for a name's sake alone. `lost_names` records from which names
+    and programs are learnt found the ring full, too: some events may lack them, and lookups be missing;
+    `evicted_names` had to make room for others.
     `lost_map` connections did not fit into the kernel's table, and `lost_probe` times the kernel passed a hook by.
     """
 

@@ -71,7 +71,7 @@ _ENDED = {
 _LOST_IN = {
     "ring": "ring full",
     "map": "map full",
-    "names": "ring full, names may be missing",
+    "names": "ring full, names and programs may be missing",
     "queue": "queue full",
     "output": "output not writable",
     "probe": "probe skipped",
