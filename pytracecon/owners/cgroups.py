@@ -38,17 +38,12 @@ _open_by_handle_at = _libc["open_by_handle_at"]
 _open_by_handle_at.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 
 
-class _Known(NamedTuple):
-    path: str
-    place: Place
-
-
 class Cgroups:
     """For one tracer, and one thread. 8,192 are remembered; those asked for longest ago are forgotten first."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._paths: OrderedDict[int, str] = OrderedDict()
         self._missing: OrderedDict[int, float] = OrderedDict()
         self._mount = _mount()
         self._walked: dict[int, str] = {}
@@ -62,17 +57,16 @@ class Cgroups:
 
     def place(self, number: int) -> Place | None:
         """None: not known. Most that is asked was asked before, and that takes well below a microsecond."""
-        known = self._known.get(number)
-        if known is None:
-            known = self._found(number)
-            return None if known is None else known.place
-        self._known.move_to_end(number)
-        return known.place
+        path = self.path(number)
+        return None if path is None else place_of(path)
 
     def path(self, number: int) -> str | None:
         """From the root of the hierarchy, or of what is mounted of it here."""
-        known = self._known.get(number) or self._found(number)
-        return None if known is None else known.path
+        path = self._paths.get(number)
+        if path is None:
+            return self._found(number)
+        self._paths.move_to_end(number)
+        return path
 
     def close(self) -> None:
         """What is known stays known; nothing more is looked for."""
@@ -88,13 +82,12 @@ class Cgroups:
     ) -> None:
         self.close()
 
-    def _learn(self, number: int, path: str) -> _Known:
-        known = self._known[number] = _Known(path, place_of(path))
-        if len(self._known) > _KNOWN:
-            self._known.popitem(last=False)
-        return known
+    def _learn(self, number: int, path: str) -> None:
+        self._paths[number] = path
+        if len(self._paths) > _KNOWN:
+            self._paths.popitem(last=False)
 
-    def _found(self, number: int) -> _Known | None:
+    def _found(self, number: int) -> str | None:
         if self._mount is None:
             return None
         now = self._clock()
@@ -103,7 +96,8 @@ class Cgroups:
         path = self._looked_up(self._mount, number)
         if path is not None:
             self._missing.pop(number, None)
-            return self._learn(number, path)
+            self._learn(number, path)
+            return path
         self._missing[number] = now + _AGAIN
         self._missing.move_to_end(number)
         if len(self._missing) > _KNOWN:

@@ -64,7 +64,7 @@ def user_of(path: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _place(path: str) -> Place:
     if path in ("", "/"):
         return _NOWHERE

@@ -159,7 +159,7 @@ def test_thousands_are_bounded_and_those_asked_for_longest_ago_go(cgroups: Cgrou
     for number in range(NOWHERE, last):
         cgroups.made(number, b"/system.slice/%d.service" % number)
         assert cgroups.place(NOWHERE) == Place(None, None, f"{NOWHERE}.service")
-    assert len(cgroups._known) == module._KNOWN
+    assert len(cgroups._paths) == module._KNOWN
     assert cgroups.path(last - 1) == f"/system.slice/{last - 1}.service"
     assert cgroups.path(NOWHERE + 1) is None
     for number in range(last, last + 2 * module._KNOWN):
