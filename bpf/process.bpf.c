@@ -67,7 +67,7 @@ static __always_inline void take_path(struct image *image, struct file *file)
 	*at = 0;
 }
 
-/* They were copied into the new program's memory just now: no page of them is missing. */
+/* They were copied into the new program's memory just now; a page that the kernel is moving cannot be read. */
 static __always_inline void take_arguments(struct image_event *event, __u8 *to, struct task_struct *task)
 {
 	__u64 from = BPF_CORE_READ(task, mm, arg_start), length = BPF_CORE_READ(task, mm, arg_end) - from;

@@ -143,13 +143,15 @@ class Owners:
 
     def _program(self, told: _Told | None, process: tuple[int, int]) -> tuple[Program, str]:
         image = None if told is None else self._images.get(told.image)
-        if image is not None:
+        if image is not None and image.path and image.args:
             return _program(image), "exec"
-        from pytracecon.owners.proc import program_of  # noqa: PLC0415 - for what is older than the tracer
+        from pytracecon.owners.proc import program_of  # noqa: PLC0415 - for what is older, or could not be read
 
         found = program_of(*process)
         if found is None and told is not None and told.origin != process:
             found = program_of(*told.origin)  # it ran the same, and may live longer
+        if found is None and image is not None:
+            return _program(image), "exec"
         return found or Program(), "proc"
 
     @staticmethod
