@@ -1,14 +1,16 @@
-"""What can be done for names while the kernel verifies the programs: that takes most of a start, and no Python."""
+"""What can be done while the kernel verifies the programs: that takes most of a start, and no Python."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytracecon.libcs import Finder, Libc
 
-__all__ = ["Search"]
+__all__ = ["Imports", "Search"]
 
 
 class Search:
@@ -47,3 +49,18 @@ class Search:
             for libc in self._found[1]:
                 libc.close()
             self._found = None
+
+
+class Imports:
+    """Imports modules in a thread of its own. Whoever imports one of them waits for it, and sees what keeps it off."""
+
+    def __init__(self, *names: str) -> None:
+        self._thread = threading.Thread(target=self._run, args=names, name="pytracecon: imports", daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def _run(*names: str) -> None:
+        for name in names:
+            # Said by the import statement that wants it.
+            with contextlib.suppress(Exception):
+                import_module(name)

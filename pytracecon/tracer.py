@@ -24,24 +24,23 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
+# No events, and nothing that reads them: that is imported while the kernel verifies the programs.
 from pytracecon import existing, loader, settings
-from pytracecon.decode import address
 from pytracecon.errors import TracerClosed
-from pytracecon.events import ConnectionEvent, Lookup
 from pytracecon.filters import Filters, Keywords, hosts, owners
-from pytracecon.json_lines import Json, JsonBatch, joined
-from pytracecon.reader import NAP, Events, Form, Reader
+from pytracecon.meanwhile import Imports
 from pytracecon.wire import ASLEEP, AWAKE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from pytracecon.events import Event
+    from pytracecon.json_lines import Json, JsonBatch
     from pytracecon.names.joiner import Joiner
     from pytracecon.names.records import ProgramStarted
     from pytracecon.owners.processes import Owners
     from pytracecon.probes import Probe
-    from pytracecon.reader import Shown
+    from pytracecon.reader import Events, Form, Reader, Shown
 
 T = TypeVar("T")
 
@@ -95,13 +94,17 @@ class Tracer:
         self._queue: deque[Event] = deque()
         self._json: Json | None = None
         self._lock = threading.RLock()
+        Imports("pytracecon.reader", *(["pytracecon.owners.processes"] if self.filters.processes else []))
         with contextlib.ExitStack() as on_failure:
             self._loaded = loader.load(self.filters)
             on_failure.callback(self._loaded.close)
+            from pytracecon.reader import Events, Reader  # noqa: PLC0415 - imported meanwhile
+
             self._owners = self._new_owners() if self.filters.processes else None
             self._names = self._joiner() if self.filters.names else None
             self._shown = _shown(self.filters)
-            self._reader = Reader(self._loaded, self._names, self._loaded.libcs)
+            self._events: Events = Events(self._names, self._shown, self._owners)
+            self._reader: Reader = Reader(self._loaded, self._names, self._loaded.libcs)
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)
@@ -109,6 +112,7 @@ class Tracer:
         _living.add(self)
 
     def _joiner(self) -> Joiner:
+        from pytracecon.decode import address  # noqa: PLC0415 - imported meanwhile
         from pytracecon.names.joiner import Joiner  # noqa: PLC0415 - for those who want names
 
         def started(program: ProgramStarted) -> None:
@@ -160,12 +164,14 @@ class Tracer:
     def read(self, timeout: float | None = None) -> list[Event]:
         """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
         with self._lock:
-            events = self._read(Events(self._names, self._shown, self._owners), timeout)
+            events = self._read(self._events, timeout)
             self._handed += len(events)
             return events
 
     def read_json(self, timeout: float | None = None) -> JsonBatch:
         """What `read` would return, as the lines of `--format json`, at a fraction of its cost."""
+        from pytracecon.json_lines import Json, joined  # noqa: PLC0415 - for those who want JSON
+
         with self._lock:
             if self._json is None:
                 self._json = Json(self._names, self._shown, self._owners)
@@ -253,6 +259,8 @@ class Tracer:
 
 def _shown(filters: Filters) -> Shown | None:
     """What the user wants of the kernel side's events: it knows no names, and tells more for their sake."""
+    from pytracecon.events import ConnectionEvent, Lookup  # noqa: PLC0415 - imported meanwhile
+
     untold = settings.delivered(filters) - filters.events
     fits = hosts.matcher(filters.hosts) if filters.hosts else None
     owned = owners.matcher(filters.containers, filters.units, filters.exes)
@@ -272,6 +280,8 @@ def _shown(filters: Filters) -> Shown | None:
 async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
     """The event loop's way to wait: a nap, then until the ring's descriptor is readable."""
     import asyncio  # noqa: PLC0415 - 100 ms that a plain loop need not wait for
+
+    from pytracecon.reader import NAP  # noqa: PLC0415 - imported meanwhile
 
     if not reader.drained or stopping():
         return

@@ -50,7 +50,7 @@ def launch(
 
         return Session(
             keywords,
-            output(target),
+            output,
             target,
             what=what,
             shows=shows,
@@ -95,19 +95,24 @@ def _output(options: argparse.Namespace, table: Callable[[Sink], Output]) -> Cal
 
         template = Template.parse("--template", options.template)
         return lambda _: TemplateLines(template)
-    if options.format == "json":
+    if options.format == "table":
+        return lambda target: coloured(table(target), options.color, target)
+    return lambda _: _of_events(options.format)
+
+
+def _of_events(form: str) -> Output:
+    """All that events have, in this format."""
+    if form == "json":
         from pytracecon.outputs.json_lines import JsonLines  # noqa: PLC0415
 
-        return lambda _: JsonLines()
-    if options.format == "csv":
+        return JsonLines()
+    if form == "csv":
         from pytracecon.outputs.csv_rows import CsvRows  # noqa: PLC0415
 
-        return lambda _: CsvRows()
-    if options.format == "journal":
-        from pytracecon.outputs.journal import Journal  # noqa: PLC0415
+        return CsvRows()
+    from pytracecon.outputs.journal import Journal  # noqa: PLC0415
 
-        return lambda _: Journal()
-    return lambda target: coloured(table(target), options.color, target)
+    return Journal()
 
 
 def coloured(output: Output, choice: str, target: Sink) -> Output:

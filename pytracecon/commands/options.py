@@ -105,10 +105,13 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 
 def shows_processes(options: argparse.Namespace, keys: Collection[str]) -> bool:
     """Whether `keys` of events, a filter or the format tells what owners are beyond number and name."""
-    from pytracecon.views.shown import OF_PROCESSES  # noqa: PLC0415 - not for --help
+    if options.container or options.unit or options.exe or not shows_table(options):
+        return True
+    if not keys:
+        return False
+    from pytracecon.views.shown import OF_PROCESSES  # noqa: PLC0415 - most runs show none
 
-    chosen = options.container or options.unit or options.exe
-    return bool(chosen) or not shows_table(options) or not OF_PROCESSES.isdisjoint(keys)
+    return not OF_PROCESSES.isdisjoint(keys)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

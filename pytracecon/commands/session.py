@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands.console import say
 from pytracecon.commands.signals import Signals
-from pytracecon.events import Event, Lost
 from pytracecon.outputs import Output, Summary
 from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink
-from pytracecon.probes import Probe
 from pytracecon.tracer import Stats, Tracer
+
+if TYPE_CHECKING:
+    from pytracecon.events import Event
+    from pytracecon.probes import Probe
 
 __all__ = ["Session", "identity", "names", "totals"]
 
@@ -24,13 +26,14 @@ _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pi
 
 @dataclass(slots=True)
 class Session:
-    """`shows` chooses the events that are written; `count` and `duration` (seconds) end the run.
+    """`makes` gives the output, when tracing has begun: what that imports, no start waits for. `shows` chooses the
+    events that are written; `count` and `duration` (seconds) end the run.
 
     An output that sums up (`Summary`) is asked for it every `interval` seconds, and at the end.
     """
 
     keywords: dict[str, Any]
-    output: Output
+    makes: Callable[[Sink], Output]
     sink: Sink
     what: str = "TCP connections"
     shows: Callable[[Event], bool] | None = None
@@ -41,6 +44,7 @@ class Session:
     verbose: int = 0
     json: bool = False
     """The output is JSON lines: the tracer makes them itself where nobody has to see the events."""
+    output: Output = field(init=False)
     _left_out: int = 0
     _losses: int = 0
 
@@ -62,6 +66,7 @@ class Session:
             attached = sum(probe.attached for probe in tracer.probes)
             say(f"tracing {self.what} ({attached} probes; names: {names(tracer.probes)}). Ctrl-C ends.")
         started = time.monotonic()
+        self.output = self.makes(self.sink)
         status = unread = failed = 0
         try:
             self.sink.begin(self.output.header())
@@ -135,6 +140,8 @@ class Session:
         return min(waits, default=None)
 
     def _write(self, events: list[Event]) -> None:
+        from pytracecon.events import Lost  # noqa: PLC0415 - by now it is there, and no start waited for it
+
         shown = events if self.shows is None else list(filter(self.shows, events))
         if self.count is not None:
             shown = self._counted(shown, self.count)
@@ -144,6 +151,8 @@ class Session:
 
     def _counted(self, events: list[Event], left: int) -> list[Event]:
         """As many as may still be written. Losses do not count."""
+        from pytracecon.events import Lost  # noqa: PLC0415 - as above
+
         for at, event in enumerate(events):
             left -= not isinstance(event, Lost)
             if left == 0:

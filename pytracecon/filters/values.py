@@ -6,10 +6,13 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytracecon.errors import InvalidValue
-from pytracecon.events import Event
 from pytracecon.text import one_line
+
+if TYPE_CHECKING:
+    from pytracecon.events import Event
 
 EVENTS = ("connect", "established", "failed", "accept", "close", "lookup")
 
@@ -17,7 +20,7 @@ NumberLike = int | str
 NumbersLike = int | str | Iterable[int | str]
 PlacesLike = int | str | os.PathLike[str] | Iterable[int | str | os.PathLike[str]]
 CommandsLike = str | bytes | Iterable[str | bytes]
-EventsLike = str | type[Event] | Iterable[str | type[Event]]
+EventsLike: TypeAlias = "str | type[Event] | Iterable[str | type[Event]]"
 
 _SIZE = re.compile(r"([0-9]{1,12})(?:([KMG])(?:i?B)?)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -89,7 +92,7 @@ def events(option: str, value: EventsLike | None, every: frozenset[str]) -> froz
     right = f"give any of {', '.join(EVENTS)}, or all"
     names: set[str] = set()
     for item in each(option, value, right):
-        name = getattr(item, "event", None) if isinstance(item, type) and issubclass(item, Event) else item
+        name = _name_of(item) if isinstance(item, type) else item
         if name == "all":
             names.update(every)
         elif name in EVENTS or name == "existing":
@@ -100,6 +103,12 @@ def events(option: str, value: EventsLike | None, every: frozenset[str]) -> froz
             shown = item.__name__ if isinstance(item, type) else item
             raise refusal(option, shown, f"is no event; {right}")
     return frozenset(names)
+
+
+def _name_of(kind: type) -> object:
+    from pytracecon.events import Event  # noqa: PLC0415 - whoever has a class of them has them all
+
+    return getattr(kind, "event", None) if issubclass(kind, Event) else kind
 
 
 def comms(option: str, value: CommandsLike | None) -> tuple[bytes, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pytracecon.events import Event
+if TYPE_CHECKING:
+    from pytracecon.events import Event
 
 __all__ = ["Output", "Piece", "Summary"]
 
