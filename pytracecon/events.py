@@ -30,7 +30,7 @@ __all__ = [
 class Process:
     """What the owner is beyond its number and name. Its program is the one that it ran when the connection became its.
 
-    `container` (its id) and `pod` (of Kubernetes, its uid) are as the cgroup's path has them, `unit` is systemd's;
+    `container` (its id) and `pod` (of Kubernetes its uid) are as the cgroup's path has them, `unit` is systemd's;
     `container_name` comes from the engine, some time after the first event. `exe_source` says when `exe` and `args`
     were taken: `exec`, in the kernel when the program started; `proc`, from /proc, as the process is older than the
     tracer. `args_cut`: there were more. `parents` are the pids of its parent, that one's parent, and so on.

@@ -82,6 +82,8 @@ class Json:
         self._named[:] = bytes(len(self._named))
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
+        if self._owners is not None:
+            self._owners.refresh()
         if self._shown is None and (self._names is None or not self._names.asks_back):
             made = self._lines_of(batch, offset_ns)
             return made, Counts(0 if self._names is None else self._names.counted(), 0)

@@ -72,6 +72,8 @@ class Events:
         self._owners = owners
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
+        if self._owners is not None:
+            self._owners.refresh()
         events = decode(batch, offset_ns, self._names, self._owners)
         return seen(events, self._names, self._shown)
 

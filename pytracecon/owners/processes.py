@@ -6,6 +6,7 @@ arguments come once, as it starts; those of one that is older than the tracer ar
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,8 @@ _IMAGES = 16 << 20
 """Bytes of programs that are remembered, and how many processes are."""
 _PROCESSES = 32_768
 _BESIDES = 200  # what Python needs for an image besides its bytes
+_NAMELESS = 1024
+_AGAIN = 30.0  # seconds, after which containers without a name are asked for once more
 
 _HEAD: tuple[wire.Field, ...] = (("time to words", "16x"),)
 _IMAGE = wire.layout(_HEAD, wire.OWNER_RECORDS["image_event"])
@@ -58,9 +61,18 @@ class _Told(NamedTuple):
 
 
 class Owners:
-    """One per tracer. What takes records and what asks is one thread."""
+    """One per tracer. What takes records and what asks is one thread.
 
-    def __init__(self) -> None:
+    Containers' names come from another one: `refresh` takes them over.
+    """
+
+    def __init__(
+        self,
+        runtimes: Callable[[Callable[[], None]], Runtimes] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._new_runtimes = runtimes
+        self._clock = clock
         self._cgroups = Cgroups()
         self._images: OrderedDict[int, _Image] = OrderedDict()
         self._size = 0
@@ -68,6 +80,8 @@ class Owners:
         self._known: OrderedDict[Owner, Process] = OrderedDict()
         self._runtimes: Runtimes | None = None
         self._named = False
+        self._nameless: dict[str, int] = {}
+        self._ask_again = 0.0
         self._on_named: Callable[[], None] | None = None
         self._taken = {
             wire.OWNER_KINDS["image"]: self._started,
@@ -83,9 +97,16 @@ class Owners:
         """The record that begins there; its kind is one of `wire.OWNER_KINDS`."""
         self._taken[batch[at + wire.KIND_OFFSET]](batch, at)
 
-    def of(self, owner: Owner) -> Process:
+    def refresh(self) -> None:
+        """Before each batch."""
         if self._named:
             self._forget_the_nameless()
+        elif self._nameless and self._clock() >= self._ask_again:
+            self._ask_again = self._clock() + _AGAIN
+            for container, cgroup in self._nameless.items():
+                self._name_of(container, cgroup)
+
+    def of(self, owner: Owner) -> Process:
         known = self._known.get(owner)
         if known is None:
             known = self._known[owner] = self._process(owner)
@@ -164,8 +185,11 @@ class Owners:
         if self._runtimes is None:
             from pytracecon.owners.runtimes import Runtimes  # noqa: PLC0415 - for hosts that have containers
 
-            self._runtimes = Runtimes(self._note_name)
-        return self._runtimes.name_of(container, user_of(self._cgroups.path(cgroup) or ""))
+            self._runtimes = (self._new_runtimes or Runtimes)(self._note_name)
+        name = self._runtimes.name_of(container, user_of(self._cgroups.path(cgroup) or ""))
+        if name is None and len(self._nameless) < _NAMELESS:
+            self._nameless[container] = cgroup
+        return name
 
     def _note_name(self) -> None:
         """Called by the thread that asks for names."""
@@ -173,6 +197,7 @@ class Owners:
 
     def _forget_the_nameless(self) -> None:
         self._named = False
+        self._nameless.clear()
         for owner in [owner for owner, known in self._known.items() if known.container and not known.container_name]:
             del self._known[owner]
         if self._on_named is not None:

@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pytracecon import ConnectionEvent, Event, Failed, Lookup
-from traffic.actor import Actor, cgroup2_mount
+from pytracecon.owners import runtimes
+from traffic.actor import DEADLINE, Actor, cgroup2_mount
 from traffic.end import close, connect, listen, pair
+from traffic.engine import Engine
 from traffic.network import Network
 from traffic.resolver import Place
 from traffic.trace import Trace
@@ -272,6 +275,43 @@ def test_a_cgroup_older_than_the_tracer_is_found_by_its_id(
             folder.rmdir()
     assert (event.container, event.unit) == (CONTAINER, pod.name)
     assert event.pod == "01234567-89ab-cdef-0123-456789abcdef"
+
+
+@pytest.mark.parametrize("form", ["events", "json"])
+def test_the_name_of_a_container_is_told_when_its_engine_has_told_it(
+    traced: Callable[..., Trace],
+    network: Network,
+    scope: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    """Nobody waits for that, and an owner that was told without it is told with it then."""
+    engine = Engine(tmp_path / "docker.sock")
+    engine.names[CONTAINER] = "/web"
+    engine.may_answer.clear()
+    monkeypatch.setattr(runtimes, "_SOCKETS", (str(tmp_path / "docker.sock"),))
+    client = network.actor("client")
+    scope.mkdir()
+    (scope / "cgroup.procs").write_text(str(client.pid))
+    tracer = traced(netns=network.path, events="failed").tracer
+
+    def names() -> list[str | None]:
+        client.do("refused", 1, "127.0.0.1", 9)
+        if form == "events":
+            return [event.container_name for event in tracer.read(timeout=10) if isinstance(event, Failed)]
+        return [json.loads(line).get("container_name") for line in tracer.read_json(timeout=10).data.splitlines()]
+
+    try:
+        assert [name for _ in range(3) for name in names()] == [None] * 3
+        engine.may_answer.set()
+        deadline = time.monotonic() + DEADLINE
+        while names() != ["web"]:
+            assert time.monotonic() < deadline
+        assert names() == ["web"]
+    finally:
+        engine.close()
+        (scope.parent / "cgroup.procs").write_text(str(client.pid))
 
 
 @pytest.mark.parametrize(
