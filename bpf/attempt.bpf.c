@@ -4,6 +4,7 @@
  * socket. Three rungs: fentry/fexit, kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
  */
 #include "attempt.bpf.h"
+#include "watch.bpf.h"
 #include "file.bpf.h"
 
 static __always_inline int on_first_syn(const struct sock *sk)
@@ -26,9 +27,11 @@ static __always_inline int on_first_syn(const struct sock *sk)
 		whole->phase |= PHASE_SYN_LEFT;
 		whole->conn.flags |= state->conn.flags & (CONN_V4_MAPPED | CONN_FASTOPEN);
 		take_tuple(&whole->conn, sk);
+		know_ports(parent, &whole->conn);
 		if (matched(parent, whole))
 			report_connect(whole);
 	}
+	know_ports(sk, &state->conn);
 	if (matched(sk, state))
 		report_connect(state);
 	return 0;

@@ -81,6 +81,7 @@ enum tcp_states {
 	STATE_LAST_ACK,
 	STATE_LISTEN,
 	STATE_CLOSING,
+	STATE_NEW_SYN_RECV,
 };
 
 enum errors {

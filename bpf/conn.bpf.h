@@ -91,6 +91,26 @@ static __always_inline __u32 netns_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 }
 
+/* The address itself, then any IPv4 address, then any address at all. */
+static __always_inline struct listening *listener_of(const struct conn *conn)
+{
+	struct listener_key key = {};
+	struct listening *found;
+
+	listener_key_of(&key, conn);
+	found = bpf_map_lookup_elem(&listeners, &key);
+	if (found)
+		return found;
+	if (is_v4(conn->local_addr)) {
+		put_v4(key.addr, 0);
+		found = bpf_map_lookup_elem(&listeners, &key);
+		if (found)
+			return found;
+	}
+	__builtin_memset(key.addr, 0, sizeof(key.addr));
+	return bpf_map_lookup_elem(&listeners, &key);
+}
+
 /* IPPROTO_TCP or IPPROTO_MPTCP, else 0. */
 static __always_inline __u8 protocol_of(const struct sock *sk)
 {
@@ -99,24 +119,61 @@ static __always_inline __u8 protocol_of(const struct sock *sk)
 	return number == IPPROTO_TCP_NUMBER ? PROTO_TCP : number == IPPROTO_MPTCP_NUMBER ? PROTO_MPTCP : 0;
 }
 
-static __always_inline void begin(struct sock_state *state, const struct sock *sk, __u8 protocol, __u8 direction)
+static __always_inline bool watches(void)
+{
+	return wanted(KIND_STATE) || wanted(KIND_RETRANSMIT) || wanted(KIND_RESET);
+}
+
+static __always_inline struct watched *watched_of(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	return bpf_map_lookup_elem(&watched, &key);
+}
+
+static __always_inline void handshake_of(struct handshake *key, const struct conn *conn)
+{
+	key->netns = conn->netns;
+	key->local_port = conn->local_port;
+	key->remote_port = conn->remote_port;
+	__builtin_memcpy(key->local_addr, conn->local_addr, sizeof(key->local_addr));
+	__builtin_memcpy(key->remote_addr, conn->remote_addr, sizeof(key->remote_addr));
+}
+
+/* The one under which its first states were told, if they were. */
+static __always_inline __u64 identity_of(const struct sock *sk)
+{
+	struct watched *known = watches() ? watched_of(sk) : NULL;
+
+	if (!known || !known->offered)
+		return next_id(sk);
+	known->offered = 0;
+	return known->conn.id;
+}
+
+static __always_inline void describe(struct conn *conn, const struct sock *sk, __u8 protocol, __u8 direction)
 {
 	struct sock *parent = protocol == PROTO_TCP ? subflow_parent(sk) : NULL;
 
-	state->conn.id = next_id(sk);
-	state->conn.protocol = protocol;
-	state->conn.direction = direction;
-	state->conn.netns = netns_of(sk);
+	conn->protocol = protocol;
+	conn->direction = direction;
+	conn->netns = netns_of(sk);
 	if (parent) {
 		struct sock_state *whole = state_of(parent);
 
 		/* A path that joins later is opened by a kernel thread: it is the connection's owner's all the same. */
 		if (whole) {
-			state->conn.subflow_of = whole->conn.id;
-			copy_owner(&state->conn, &whole->conn, whole->conn.owner);
+			conn->subflow_of = whole->conn.id;
+			copy_owner(conn, &whole->conn, whole->conn.owner);
 		}
 	}
-	take_tuple(&state->conn, sk);
+	take_tuple(conn, sk);
+}
+
+static __always_inline void begin(struct sock_state *state, const struct sock *sk, __u8 protocol, __u8 direction)
+{
+	state->conn.id = identity_of(sk);
+	describe(&state->conn, sk, protocol, direction);
 }
 
 static __always_inline struct sock_state *remember(const struct sock *sk, const struct sock_state *state)

@@ -20,13 +20,16 @@ enum kind {
 	KIND_ACCEPT = 4,
 	KIND_CLOSE = 5,
 	KIND_EXISTING = 6,
-	KIND_LOOKUP = 7,   /* a call to a libc's resolver returned */
-	KIND_MESSAGE = 8,  /* a DNS message, or a part of one */
-	KIND_HELLO = 9,    /* the first bytes of a connection that look like TLS */
-	KIND_PROGRAM = 10, /* a program started that may use another libc */
-	KIND_IMAGE = 11,   /* a program started: its path and arguments */
-	KIND_PROCESS = 12, /* a process that other records refer to */
-	KIND_GROUP = 13,   /* a cgroup was made */
+	KIND_STATE = 7,
+	KIND_RETRANSMIT = 8,
+	KIND_RESET = 9,
+	KIND_LOOKUP = 10,  /* a call to a libc's resolver returned */
+	KIND_MESSAGE = 11, /* a DNS message, or a part of one */
+	KIND_HELLO = 12,   /* the first bytes of a connection that look like TLS */
+	KIND_PROGRAM = 13, /* a program started that may use another libc */
+	KIND_IMAGE = 14,   /* a program started: its path and arguments */
+	KIND_PROCESS = 15, /* a process that other records refer to */
+	KIND_GROUP = 16,   /* a cgroup was made */
 };
 
 enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2 };
@@ -141,6 +144,36 @@ struct existing_event {
 	struct header header;
 	struct conn conn;
 	struct totals totals;
+};
+
+/* TCP went from one state to another; the first time that a connection's ports are not known yet, it is told later. */
+struct state_event {
+	struct header header;
+	struct conn conn;
+	__u64 in_old; /* 0: nobody knows */
+	__u16 error;  /* what the socket reported then */
+	__u8 from;    /* the kernel's TCP_… */
+	__u8 to;
+	__u32 reserved;
+};
+
+enum segment { SEGMENT_DATA = 1, SEGMENT_SYN = 2, SEGMENT_SYNACK = 3, SEGMENT_FIN = 4 };
+
+struct retransmit_event {
+	struct header header;
+	struct conn conn;
+	__u32 segments; /* as the kernel counts them: one packet to be split later is several */
+	__u8 segment;   /* enum segment */
+	__u8 state;
+	__u8 reserved[2];
+};
+
+struct reset_event {
+	struct header header;
+	struct conn conn;
+	__u8 sent; /* else received */
+	__u8 state;
+	__u8 reserved[6];
 };
 
 /* Who asked for a name. */

@@ -46,26 +46,6 @@ static __always_inline void on_listen_end(const struct sock *sk)
 		bpf_map_delete_elem(&listeners, &key);
 }
 
-/* The address itself, then any IPv4 address, then any address at all. */
-static __always_inline struct listening *listener_of(const struct conn *conn)
-{
-	struct listener_key key = {};
-	struct listening *found;
-
-	listener_key_of(&key, conn);
-	found = bpf_map_lookup_elem(&listeners, &key);
-	if (found)
-		return found;
-	if (is_v4(conn->local_addr)) {
-		put_v4(key.addr, 0);
-		found = bpf_map_lookup_elem(&listeners, &key);
-		if (found)
-			return found;
-	}
-	__builtin_memset(key.addr, 0, sizeof(key.addr));
-	return bpf_map_lookup_elem(&listeners, &key);
-}
-
 /* Runs in connect() or in a send with MSG_FASTOPEN, io_uring's too: whoever runs is who asks. */
 static __always_inline void on_attempt(const struct sock *sk, struct sock_state *fresh)
 {

@@ -43,6 +43,42 @@ struct {
 	__type(value, struct sock_state);
 } socks __weak SEC(".maps");
 
+/* A socket whose states are told: one that listens, and a child in the handshake, have no entry above. */
+struct watched {
+	__u64 since;  /* when it came into its state; 0: nobody saw */
+	__u64 waits;  /* when it did so without its ports: that is yet to be told */
+	__u64 in_old; /* … and how long it was in the state before */
+	__u8 from;    /* the last change */
+	__u8 to;
+	__u8 wanted;  /* its owner passes the filters */
+	__u8 offered; /* its identity is that of the entry that will be made for it */
+	__u32 reserved;
+	struct conn conn;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct watched);
+} watched __weak SEC(".maps");
+
+/* Handshakes whose SYN-ACK was sent again, by what the child will be known by. */
+struct handshake {
+	__u32 netns;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 local_addr[16];
+	__u8 remote_addr[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct handshake);
+	__type(value, __u64);
+} handshakes __weak SEC(".maps");
+
 struct listener_key {
 	__u32 netns;
 	__u16 port;

@@ -182,14 +182,6 @@ struct nsproxy {
 };
 
 typedef struct {
-	int counter;
-} atomic_t;
-
-struct signal_struct {
-	atomic_t live;
-};
-
-typedef struct {
 	struct net *net;
 } possible_net_t;
 
@@ -203,6 +195,7 @@ struct sock_common {
 	union {
 		struct {
 			__be16 skc_dport;
+			__u16 skc_num;
 		};
 	};
 	unsigned short skc_family;
@@ -214,6 +207,23 @@ struct sock_common {
 	union {
 		unsigned long skc_flags;
 	};
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
+struct sk_buff {
+	char cb[48];
+	unsigned int len;
 };
 
 typedef struct {
@@ -266,6 +276,15 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+};
+
+struct tcp_skb_cb {
+	union {
+		struct {
+			u16 tcp_gso_segs;
+		};
+	};
+	__u16 tcp_flags;
 };
 
 struct tcp_sock {

@@ -15,6 +15,9 @@ union wire {
 	struct accept_event accept;
 	struct close_event close;
 	struct existing_event existing;
+	struct state_event state_event;
+	struct retransmit_event retransmit;
+	struct reset_event reset;
 	struct lookup_event lookup;
 	struct message_event message;
 	struct hello_event hello;
@@ -29,6 +32,7 @@ union wire {
 	enum owner_source owner;
 	enum conn_flags flags;
 	enum ended ended;
+	enum segment segment;
 	enum name_flags name_flags;
 	enum resolver resolver;
 	enum resolver_function resolver_function;

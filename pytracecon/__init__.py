@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         Lookup,
         Lost,
         Process,
+        Reset,
+        Retransmit,
+        State,
     )
     from pytracecon.json_lines import JsonBatch
     from pytracecon.probes import Probe
@@ -51,6 +54,9 @@ __all__ = [
     "Probe",
     "Process",
     "PytraceconError",
+    "Reset",
+    "Retransmit",
+    "State",
     "Stats",
     "Tracer",
 ]

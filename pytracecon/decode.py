@@ -10,7 +10,20 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from pytracecon import wire
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Existing, Failed
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Established,
+    Event,
+    Existing,
+    Failed,
+    Reset,
+    Retransmit,
+    State,
+)
+from pytracecon.meaning import of_retransmit, of_state
 from pytracecon.names.parts import KINDS as NAME_KINDS
 from pytracecon.names.parts import part
 from pytracecon.text import decode as text
@@ -37,6 +50,7 @@ STATES = (
     "LISTEN",
     "CLOSING",
 )
+SEGMENTS = (None, "data", "syn", "synack", "fin")
 
 REASONS = {
     errno.ECONNREFUSED: "refused",
@@ -139,32 +153,47 @@ Tail = tuple[Any, ...]
 """What an event has behind the fields of `ConnectionEvent`, made of what its record has behind header and conn."""
 
 
-def _connect(_tail: list[Any], _proto: str | None, flags: int) -> Tail:
+def _connect(_tail: list[Any], _proto: str | None, flags: int, _direction: str) -> Tail:
     return (_fastopen(flags),)
 
 
-def _established(tail: list[Any], _proto: str | None, flags: int) -> Tail:
+def _established(tail: list[Any], _proto: str | None, flags: int, _direction: str) -> Tail:
     latency, syn_retransmits = tail
     return latency or None, syn_retransmits, _fastopen(flags)
 
 
-def _failed(tail: list[Any], _proto: str | None, _flags: int) -> Tail:
+def _failed(tail: list[Any], _proto: str | None, _flags: int, _direction: str) -> Tail:
     latency, syn_retransmits, code, _syn_left = tail
     return *failure(code), latency or None, syn_retransmits
 
 
-def _accept(tail: list[Any], _proto: str | None, _flags: int) -> Tail:
+def _accept(tail: list[Any], _proto: str | None, _flags: int, _direction: str) -> Tail:
     return (tail[0] or None,)
 
 
-def _close(tail: list[Any], proto: str | None, _flags: int) -> Tail:
+def _close(tail: list[Any], proto: str | None, _flags: int, _direction: str) -> Tail:
     duration, _handshake, tx_bytes, tx_acked, rx_bytes, rtt, retransmits, _state, ended = tail
     return duration or None, tx_bytes, tx_acked, rx_bytes, _segments(proto, retransmits), rtt or None, ENDED[ended]
 
 
-def _existing(tail: list[Any], proto: str | None, _flags: int) -> Tail:
+def _existing(tail: list[Any], proto: str | None, _flags: int, _direction: str) -> Tail:
     tx_bytes, tx_acked, rx_bytes, rtt, retransmits, state, _ended = tail
     return STATES[state], tx_bytes, tx_acked, rx_bytes, _segments(proto, retransmits), rtt or None
+
+
+def _state(tail: list[Any], _proto: str | None, _flags: int, direction: str) -> Tail:
+    in_old, error, old, new = tail
+    return STATES[old], STATES[new], in_old or None, of_state(direction, STATES[old], STATES[new], error)
+
+
+def _retransmit(tail: list[Any], _proto: str | None, _flags: int, _direction: str) -> Tail:
+    segments, segment, state = tail
+    return STATES[state], SEGMENTS[segment], segments, of_retransmit(SEGMENTS[segment])
+
+
+def _reset(tail: list[Any], _proto: str | None, _flags: int, _direction: str) -> Tail:
+    sent, state = tail
+    return bool(sent), STATES[state]
 
 
 def _fastopen(flags: int) -> bool | None:
@@ -176,13 +205,16 @@ def _segments(proto: str | None, count: int) -> int | None:
     return None if proto == "mptcp" else count
 
 
-_EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int], Tail]]] = {
+_EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
     "connect": (Connect, _connect),
     "established": (Established, _established),
     "failed": (Failed, _failed),
     "accept": (Accept, _accept),
     "close": (Close, _close),
     "existing": (Existing, _existing),
+    "state": (State, _state),
+    "retransmit": (Retransmit, _retransmit),
+    "reset": (Reset, _reset),
 }
 _TABLE = {
     wire.KINDS[name]: (wire.layout(_PARTS, wire.RECORDS[f"{name}_event"]).unpack_from, event, rest)
@@ -247,7 +279,7 @@ def decode(
             *who,
             _BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
             partial,
-            *rest(tail, proto, flags),
+            *rest(tail, proto, flags, direction),
         )
         if owners is not None and owner[0]:
             made.process = owners.of(owner)

@@ -23,6 +23,9 @@ __all__ = [
     "Lookup",
     "Lost",
     "Process",
+    "Reset",
+    "Retransmit",
+    "State",
 ]
 
 
@@ -201,6 +204,46 @@ class Existing(ConnectionEvent):
     rx_bytes: int | None = None
     retransmits: int | None = None
     rtt_ns: int | None = None
+
+
+@dataclass(slots=True)
+class State(ConnectionEvent):
+    """TCP went from one state to another. `old` and `new` are the kernel's names; `in_old_ns` is not known of the first.
+
+    `meaning` is a word for people: `open`, `refused`, `gave_up`, `closed_by_client`, `closed_by_server`.
+    """
+
+    event: ClassVar[str] = "state"
+
+    old: str | None = None
+    new: str | None = None
+    in_old_ns: int | None = None
+    meaning: str | None = None
+
+
+@dataclass(slots=True)
+class Retransmit(ConnectionEvent):
+    """A segment was sent again: `segment` is `syn`, `synack`, `data` or `fin`, `segments` what the kernel counts it for.
+
+    Of a SYN, `meaning` is `slow_establishing`.
+    """
+
+    event: ClassVar[str] = "retransmit"
+
+    state: str | None = None
+    segment: str | None = None
+    segments: int | None = None
+    meaning: str | None = None
+
+
+@dataclass(slots=True)
+class Reset(ConnectionEvent):
+    """A RST was sent, or received, in this state."""
+
+    event: ClassVar[str] = "reset"
+
+    sent: bool | None = None
+    state: str | None = None
 
 
 @dataclass(slots=True)

@@ -266,6 +266,7 @@ def _prepare(opened: _libbpf.Object, filters: Filters, chosen: dict[str, Candida
     )
     opened.maps["ring"].max_entries = filters.ring_size
     opened.maps["socks"].max_entries = filters.max_connections
+    opened.maps["watched"].max_entries = filters.max_connections if chosen.get("transitions") else 1
     opened.maps["counters"].max_entries = opened.lib.num_possible_cpus()
     if not filters.children:
         opened.maps["filter_values"].max_entries = len(list(settings.members(filters))) or 1

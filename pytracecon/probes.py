@@ -72,7 +72,30 @@ def _of_owners(filters: Filters) -> bool:
     return filters.processes
 
 
+def _of_states(filters: Filters) -> bool:
+    return not filters.events.isdisjoint(WATCHED)
+
+
+WATCHED = frozenset({"state", "retransmit", "reset"})
+"""Events for which sockets are watched from their first state on."""
+
 NEEDS = (
+    # Ahead of "states": these programs run in the order in which they are attached.
+    Need(
+        "transitions",
+        (Candidate("tracepoint", ("transition_btf",)), Candidate("tracepoint", ("transition_raw",))),
+        "no state events, and no reset events of processes that close with data unread",
+        wanted=_of_states,
+    ),
+    Need(
+        "segments",
+        (
+            Candidate("tracepoint", ("retransmit_btf", "synack_btf", "reset_sent_btf", "reset_received_btf")),
+            Candidate("tracepoint", ("retransmit_raw", "synack_raw", "reset_sent_raw", "reset_received_raw")),
+        ),
+        "no retransmit and reset events",
+        wanted=_of_states,
+    ),
     Need(
         "states",
         (

@@ -43,7 +43,7 @@ def delivered(filters: Filters) -> frozenset[str]:
     events = filters.events - {"lookup"}
     if filters.min_latency_ns:
         # Only an outbound handshake has a latency; what has none is not slower than anything.
-        events -= {"connect", "accept", "existing"}
+        events -= {"connect", "accept", "existing", "state", "retransmit", "reset"}
     if filters.names and "close" in events and not events & {"connect", "established"}:
         # By its end a connection's name may be long forgotten: it is looked up at the beginning.
         events |= {"connect"}

@@ -75,6 +75,9 @@ RECORDS: Final[dict[str, tuple[Field, ...]]] = {
     "accept_event": (("wait", "Q"),),
     "close_event": (("duration", "Q"), ("handshake", "Q"), *TOTALS),
     "existing_event": TOTALS,
+    "state_event": (("in_old", "Q"), ("error", "H"), ("from", "B"), ("to", "B"), ("reserved", "4x")),
+    "retransmit_event": (("segments", "I"), ("segment", "B"), ("state", "B"), ("reserved", "2x")),
+    "reset_event": (("sent", "B"), ("state", "B"), ("reserved", "6x")),
 }
 """What each kind of event has behind header and conn; a nested struct's members stand in a row."""
 
@@ -148,9 +151,12 @@ KINDS: Final[dict[str, int]] = {
     "accept": 4,
     "close": 5,
     "existing": 6,
+    "state": 7,
+    "retransmit": 8,
+    "reset": 9,
 }
-NAME_KINDS: Final[dict[str, int]] = {"lookup": 7, "message": 8, "hello": 9, "program": 10}
-OWNER_KINDS: Final[dict[str, int]] = {"image": 11, "process": 12, "group": 13}
+NAME_KINDS: Final[dict[str, int]] = {"lookup": 10, "message": 11, "hello": 12, "program": 13}
+OWNER_KINDS: Final[dict[str, int]] = {"image": 14, "process": 15, "group": 16}
 
 COUNTERS: Final[tuple[Field, ...]] = (
     ("wanted", "Q"),

@@ -260,7 +260,7 @@ class Filters:
 def _events(wanted: EventsLike | None, *, failed: bool, existing: bool, names: bool) -> frozenset[str]:
     every = frozenset(EVENTS) if names else frozenset(EVENTS) - {"lookup"}
     told = values.events("--events", wanted, every)
-    if not told - {"existing"} <= every:
+    if "lookup" in told and not names:
         raise InvalidValue("--no-names: without names there are no lookup events; leave one of them out")
     existing = values.flag("--existing", existing) or "existing" in told
     if values.flag("--failed", failed):

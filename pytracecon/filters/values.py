@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
 
 EVENTS = ("connect", "established", "failed", "accept", "close", "lookup")
+ON_REQUEST = ("existing", "state", "retransmit", "reset")
+"""Events that are told only to those who name them."""
 
 NumberLike = int | str
 NumbersLike = int | str | Iterable[int | str]
@@ -89,13 +91,13 @@ def events(option: str, value: EventsLike | None, every: frozenset[str]) -> froz
     """Names of events, or their classes; `all` and no value mean `every`. `lost` cannot be named: it always comes."""
     if value is None:
         return every
-    right = f"give any of {', '.join(EVENTS)}, or all"
+    right = f"give any of {', '.join((*EVENTS, *ON_REQUEST[1:]))}, or all"
     names: set[str] = set()
     for item in each(option, value, right):
         name = _name_of(item) if isinstance(item, type) else item
         if name == "all":
             names.update(every)
-        elif name in EVENTS or name == "existing":
+        elif name in EVENTS or name in ON_REQUEST:
             names.add(str(name))
         elif name == "lost":
             raise InvalidValue(f"{option}: lost is always delivered; leave it out")

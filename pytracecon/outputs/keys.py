@@ -8,12 +8,38 @@ from operator import attrgetter
 from typing import Any
 
 from pytracecon.clock import rfc3339
-from pytracecon.events import Accept, Close, Connect, Established, Event, Existing, Failed, Lookup, Lost, Process
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    Established,
+    Event,
+    Existing,
+    Failed,
+    Lookup,
+    Lost,
+    Process,
+    Reset,
+    Retransmit,
+    State,
+)
 
 __all__ = ["all_keys", "keys", "values"]
 
 _INSTANTS = {"from_ns": "from", "to_ns": "to"}
-_TYPES: tuple[type[Event], ...] = (Connect, Established, Failed, Accept, Close, Existing, Lookup, Lost)
+_TYPES: tuple[type[Event], ...] = (
+    Connect,
+    Established,
+    Failed,
+    Accept,
+    Close,
+    Existing,
+    State,
+    Retransmit,
+    Reset,
+    Lookup,
+    Lost,
+)
 
 
 def keys(kind: type[Event]) -> list[str]:
