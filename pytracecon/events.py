@@ -208,7 +208,7 @@ class Existing(ConnectionEvent):
 
 @dataclass(slots=True)
 class State(ConnectionEvent):
-    """TCP went from one state to another. `old` and `new` are the kernel's names; `in_old_ns` is not known of the first.
+    """TCP went from one state to another. `old` and `new` are the kernel's names; the first has no `in_old_ns`.
 
     `meaning` is a word for people: `open`, `refused`, `gave_up`, `closed_by_client`, `closed_by_server`.
     """
@@ -223,7 +223,7 @@ class State(ConnectionEvent):
 
 @dataclass(slots=True)
 class Retransmit(ConnectionEvent):
-    """A segment was sent again: `segment` is `syn`, `synack`, `data` or `fin`, `segments` what the kernel counts it for.
+    """A segment was sent again: `segment` is `syn`, `synack`, `data` or `fin`, `segments` what it counts for.
 
     Of a SYN, `meaning` is `slow_establishing`.
     """
