@@ -49,6 +49,7 @@ STATES = (
     "LAST_ACK",
     "LISTEN",
     "CLOSING",
+    "NEW_SYN_RECV",
 )
 SEGMENTS = (None, "data", "syn", "synack", "fin")
 

@@ -80,20 +80,18 @@ WATCHED = frozenset({"state", "retransmit", "reset"})
 """Events for which sockets are watched from their first state on."""
 
 NEEDS = (
-    # Ahead of "states": these programs run in the order in which they are attached.
+    # Ahead of "states": programs of one tracepoint run in the order in which they are attached.
     Need(
         "transitions",
-        (Candidate("tracepoint", ("transition_btf",)), Candidate("tracepoint", ("transition_raw",))),
-        "no state events, and no reset events of processes that close with data unread",
-        wanted=_of_states,
-    ),
-    Need(
-        "segments",
-        (
-            Candidate("tracepoint", ("retransmit_btf", "synack_btf", "reset_sent_btf", "reset_received_btf")),
-            Candidate("tracepoint", ("retransmit_raw", "synack_raw", "reset_sent_raw", "reset_received_raw")),
+        tuple(
+            Candidate(
+                "tracepoint",
+                (f"transition_{kind}",),
+                (f"retransmit_{kind}", f"synack_{kind}", f"reset_sent_{kind}", f"reset_received_{kind}"),
+            )
+            for kind in ("btf", "raw")
         ),
-        "no retransmit and reset events",
+        "no state, retransmit and reset events",
         wanted=_of_states,
     ),
     Need(

@@ -40,12 +40,14 @@ def lines(machine: Machine, needs: list[NeedReport], *, traceable: bool) -> Iter
     yield ""
     notes = Notes()
     yield from _table(needs, notes)
-    yield from notes.lines()
-    yield ""
-    for need in needs:
-        # What else is missing does not matter where nothing is traced.
-        if need.rung is None and (traceable or need.essential):
-            yield from _wrapped("", f"Without {need.need}: {need.costs}.", indent=2)
+    remarks = list(notes.lines())
+    yield from remarks
+    # What else is missing does not matter where nothing is traced.
+    unmet = [need for need in needs if need.rung is None and (traceable or need.essential)]
+    if unmet or remarks:
+        yield ""
+    for need in unmet:
+        yield from _wrapped("", f"Without {need.need}: {need.costs}.", indent=2)
     yield f"TCP connections {'can' if traceable else 'cannot'} be traced."
 
 

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from pytracecon import decode as decoding
 from pytracecon import wire
 from pytracecon.decode import decode
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Existing, Failed
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Established,
+    Existing,
+    Failed,
+    Reset,
+    Retransmit,
+    State,
+)
 
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -64,6 +75,9 @@ TAILS: dict[str, dict[str, Any]] = {
         "state": 1,
         "ended": 0,
     },
+    "state": {"in_old": 803_100_000, "error": 0, "from": 1, "to": 4},
+    "retransmit": {"segments": 2, "segment": 1, "state": 1},
+    "reset": {"sent": 0, "state": 8},
 }
 
 
@@ -140,6 +154,13 @@ COMMON = {
                 "rtt_ns": 9_000_000,
             },
         ),
+        (
+            "state",
+            State,
+            {"old": "ESTABLISHED", "new": "FIN_WAIT1", "in_old_ns": 803_100_000, "meaning": "closed_by_client"},
+        ),
+        ("retransmit", Retransmit, {"state": "ESTABLISHED", "segment": "data", "segments": 2}),
+        ("reset", Reset, {"sent": False, "state": "CLOSE_WAIT"}),
     ],
 )
 def test_every_kind_says_what_was_written(kind: str, expected: type[ConnectionEvent], own: dict[str, Any]) -> None:

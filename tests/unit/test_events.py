@@ -24,6 +24,9 @@ from pytracecon.events import (
     Lookup,
     Lost,
     Process,
+    Reset,
+    Retransmit,
+    State,
 )
 
 CONNECTION = (
@@ -37,6 +40,9 @@ OWN = {
     Accept: "wait_ns",
     Close: "duration_ns tx_bytes tx_acked rx_bytes retransmits rtt_ns ended",
     Existing: "state tx_bytes tx_acked rx_bytes retransmits rtt_ns",
+    State: "old new in_old_ns meaning",
+    Retransmit: "state segment segments meaning",
+    Reset: "sent state",
 }
 LOOKUP = (
     "time_ns netns pid comm uid tid thread cgroup process name type addresses latency_ns result source server "

@@ -132,6 +132,7 @@ def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> N
         ("owner_source", "OWNER_", "OWNERS"),
         ("ended", "ENDED_", "ENDED"),
         ("tcp_states", "STATE_", "STATES"),
+        ("segment", "SEGMENT_", "SEGMENTS"),
     ],
 )
 def test_every_number_has_its_word(types: Types, name: str, prefix: str, words: str) -> None:
