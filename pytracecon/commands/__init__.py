@@ -16,6 +16,8 @@ VERBS = {
     "accept": "who accepts whom: tcpaccept",
     "latency": "how long handshakes take: tcpconnlat",
     "life": "what went over connections that ended: tcplife",
+    "states": "every change of a connection's state: tcpstates",
+    "retrans": "what is sent again, and resets: tcpretrans",
     "count": "events, counted by any of their keys",
     "lookups": "every name that is looked up: by whom, how fast, what came of it",
     "run": "a command, and what it does on the network; or may do",

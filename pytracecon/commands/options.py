@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 __all__ = [
+    "Formats",
     "add_filters",
     "add_names",
     "add_output",
@@ -18,6 +19,9 @@ __all__ = [
     "shows_table",
     "tracer_keywords",
 ]
+
+Formats = argparse._MutuallyExclusiveGroup  # noqa: SLF001 - it has no other name
+"""The options of which one says in what format is written."""
 
 _SEVERAL: dict[str, Any] = {"action": "append"}
 _NOTHING: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -122,8 +126,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", dest="verbose", action="count", default=0, help="say more; -vv: everything")
 
 
-def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> None:
-    """`show`: a row of the table is an event, and can have more columns."""
+def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> Formats:
+    """`show`: a row of the table is an event, and can have more columns. A verb may add formats to those returned."""
     group = parser.add_argument_group("output")
     formats = ("table", "json", "csv", "journal")
     when = ("auto", "always", "never")
@@ -141,6 +145,7 @@ def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> None:
         "--color", choices=when, default="auto", metavar="|".join(when), help="tables; auto: on a terminal"
     )
     group.add_argument("--journal-socket", metavar="PATH", help="where --format journal sends entries to")
+    return form
 
 
 def add_tracer(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from pytracecon.commands import show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
 from pytracecon.commands.options import (
+    Formats,
     add_filters,
     add_names,
     add_output,
@@ -58,6 +59,9 @@ class Tool(ABC):
     @abstractmethod
     def table(self, options: argparse.Namespace, answers: Answers, target: Sink) -> Output: ...
 
+    def add_formats(self, formats: Formats) -> None:  # noqa: B027 - most have none
+        """Those of this verb alone, of which one excludes the others."""
+
     def given(self, options: argparse.Namespace) -> dict[str, Any]:
         """The keywords that options are. Raises `InvalidValue` for options that make no sense together."""
         return tracer_keywords(options)
@@ -81,7 +85,7 @@ class Tool(ABC):
         add_filters(parser, also=self.also, without=self.without)
         if self.named:
             add_names(parser)
-        add_output(parser)
+        self.add_formats(add_output(parser))
         add_run(parser)
         add_tracer(parser)
         return parser

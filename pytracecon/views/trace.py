@@ -21,6 +21,9 @@ from pytracecon.events import (
     Failed,
     Lookup,
     Lost,
+    Reset,
+    Retransmit,
+    State,
 )
 from pytracecon.outputs.table import Cells, Column, Table
 from pytracecon.text import safe
@@ -68,6 +71,7 @@ _ENDED = {
     "remote_reset": "reset by remote",
     "timeout": "timed out",
 }
+_SEGMENTS = {"syn": "SYN", "synack": "SYN-ACK", "fin": "FIN"}
 _LOST_IN = {
     "ring": "ring full",
     "map": "map full",
@@ -164,6 +168,13 @@ def detail(event: Event, *, narrow: bool = False) -> str:
         case Existing(state=state):
             said += [state] if state is not None else []
             said += _totals(event)
+        case State(old=old, new=new, meaning=meaning):
+            after = "" if event.in_old_ns is None else f" after {duration(event.in_old_ns)}"
+            said += [f"{old or UNKNOWN} → {new or UNKNOWN}{after}", *_words(meaning)]
+        case Retransmit(state=state, meaning=meaning):
+            said += [_sent_again(event) + _in(state), *_words(meaning)]
+        case Reset(sent=sent, state=state):
+            said.append(("reset" if sent is None else "sent" if sent else "received") + _in(state))
         case Lookup(latency_ns=latency, result=result):
             said += [result] if result not in ("ok", None) else []
             said += [" ".join(_duration(latency) + _source(event, narrow=narrow))]
@@ -183,6 +194,19 @@ def _source(event: Lookup, *, narrow: bool) -> list[str]:
     said += [event.server] if event.server is not None else []
     said += [f"within {event.within}"] if event.within is not None else []
     return [f"({', '.join(said)})"]
+
+
+def _sent_again(event: Retransmit) -> str:
+    segment = "segment" if event.segment is None else _SEGMENTS.get(event.segment, event.segment)
+    return segment if event.segments in (None, 1) else f"{event.segments} segments of {segment}"
+
+
+def _in(state: str | None) -> str:
+    return "" if state is None else f" in {state}"
+
+
+def _words(meaning: str | None) -> list[str]:
+    return [] if meaning is None else [meaning.replace("_", " ")]
 
 
 def _outcome(event: Failed) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pytracecon.cli import main
-from pytracecon.commands import accept, connect, latency, life
+from pytracecon.commands import accept, connect, latency, life, retrans, states
 from pytracecon.commands.tool import Tool
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Lost, Process
+from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Lost, Process, Retransmit, State
 from pytracecon.views.answers import Answers
 from unit.written import keywords, rows
 
@@ -30,6 +30,8 @@ TOLD: dict[Tool, type[ConnectionEvent]] = {
     accept.VERB: Accept,
     latency.VERB: Established,
     life.VERB: Close,
+    states.VERB: State,
+    retrans.VERB: Retransmit,
 }
 
 every_verb = pytest.mark.parametrize("verb", TOLD, ids=lambda verb: verb.name)

@@ -1,0 +1,92 @@
+"""Every change of a TCP socket's state, and how long it was in the one before:
+tcpstates, with its options and columns; the owner is right whoever runs then.
+"""
+
+from __future__ import annotations
+
+import argparse
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pytracecon.commands import show
+from pytracecon.commands.console import Parser
+from pytracecon.commands.options import Formats
+from pytracecon.commands.tool import Tool
+from pytracecon.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pytracecon.outputs import Output
+    from pytracecon.outputs.sink import Sink
+    from pytracecon.views.answers import Answers
+
+_EXAMPLES = """\
+examples:
+  pytracecon states -w                room for IPv6 addresses
+  pytracecon states -L 22,80          of our ports 22 and 80
+  pytracecon states --meaning         who closed, and who was refused
+  pytracecon states -stT              as tcpstates' CSV, with both times
+
+  # pytracecon states --template '{comm} {remote_port}: {old} {new} {meaning}'
+  curl 8080: CLOSE SYN_SENT open
+  curl 8080: SYN_SENT ESTABLISHED ?
+"""
+
+
+class _States(Tool):
+    name = "states"
+    about = __doc__
+    examples = _EXAMPLES
+    what = "states of TCP connections"
+    also = MappingProxyType({"--local-port": ("-L", "--localport"), "--port": ("-D", "--remoteport")})
+    without = ("--failed", "--min-latency")
+
+    def add_options(self, parser: Parser) -> None:
+        group = parser.add_argument_group("table")
+        group.add_argument("-T", "--time", action="store_true", help="first the time of day")
+        group.add_argument("-t", "--timestamp", action="store_true", help="first the seconds since the first event")
+        group.add_argument("-w", "--wide", action="store_true", help="wide columns for addresses, and the family")
+        group.add_argument(
+            "--meaning", action="store_true", help="with a word for what it means: open, refused, closed_by_server..."
+        )
+
+    def add_formats(self, formats: Formats) -> None:
+        formats.add_argument("-s", "--csv", action="store_true", help="tcpstates' own CSV, with its fields")
+        formats.add_argument(
+            "-Y",
+            "--journal",
+            dest="format",
+            action="store_const",
+            const="journal",
+            default=argparse.SUPPRESS,
+            help="as --format journal",
+        )
+
+    def events(self, _options: argparse.Namespace) -> list[str]:
+        return ["state"]
+
+    def given(self, options: argparse.Namespace) -> dict[str, Any]:
+        if options.csv and options.show:
+            raise InvalidValue(
+                "-s: it has the fields of tcpstates; leave --show out, or take --format csv with every key"
+            )
+        return super().given(options)
+
+    def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
+        from pytracecon.views import states  # noqa: PLC0415 - not for --help
+
+        if options.csv:
+            return states.Csv(
+                states.fields(time=options.time, timestamp=options.timestamp, utc=options.utc, meaning=options.meaning)
+            )
+        shown = states.cells(
+            time=options.time,
+            timestamp=options.timestamp,
+            utc=options.utc,
+            wide=options.wide,
+            meaning=options.meaning,
+        )
+        return states.table([*shown, *show.columns(options)], target.terminal_width)
+
+
+VERB = _States()
+parser, run = VERB.parser, VERB.run
