@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pytracecon.events import Event, Lost
+from pytracecon.events import Event, Lost, State
 from pytracecon.outputs import Piece
 from pytracecon.outputs.keys import keys, values
 from pytracecon.outputs.sink import OutputFailed, Sink
@@ -133,6 +133,10 @@ def fields(event: Event) -> Iterator[tuple[str, Any]]:
         if address is not None:
             yield f"OBJECT_{'IPV6' if ':' in address else 'IPV4'}_{name}_ADDRESS", address
         yield f"OBJECT_TCP_{name}_PORT", getattr(event, f"{end}_port", None)
+    if isinstance(event, State):
+        yield "OBJECT_TCP_OLD_STATE", event.old
+        yield "OBJECT_TCP_NEW_STATE", event.new
+        yield "OBJECT_TCP_SPAN_TIME", None if event.in_old_ns is None else event.in_old_ns // 1000
     yield f"{OURS}EVENT", event.event
     yield f"{OURS}TIME", event.time
     kind = type(event)

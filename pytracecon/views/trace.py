@@ -172,9 +172,10 @@ def detail(event: Event, *, narrow: bool = False) -> str:
             after = "" if event.in_old_ns is None else f" after {duration(event.in_old_ns)}"
             said += [f"{old or UNKNOWN} → {new or UNKNOWN}{after}", *_words(meaning)]
         case Retransmit(state=state, meaning=meaning):
-            said += [_sent_again(event) + _in(state), *_words(meaning)]
+            said += [" ".join([*_sent_again(event), *_in(state)]), *_words(meaning)]
         case Reset(sent=sent, state=state):
-            said.append(("reset" if sent is None else "sent" if sent else "received") + _in(state))
+            way = [] if sent is None else ["sent" if sent else "received"]
+            said.append(" ".join([*way, *_in(state)]))
         case Lookup(latency_ns=latency, result=result):
             said += [result] if result not in ("ok", None) else []
             said += [" ".join(_duration(latency) + _source(event, narrow=narrow))]
@@ -196,13 +197,15 @@ def _source(event: Lookup, *, narrow: bool) -> list[str]:
     return [f"({', '.join(said)})"]
 
 
-def _sent_again(event: Retransmit) -> str:
-    segment = "segment" if event.segment is None else _SEGMENTS.get(event.segment, event.segment)
-    return segment if event.segments in (None, 1) else f"{event.segments} segments of {segment}"
+def _sent_again(event: Retransmit) -> list[str]:
+    if event.segment is None:
+        return _count(event.segments, "segment")
+    segment = _SEGMENTS.get(event.segment, event.segment)
+    return [segment if event.segments in (None, 1) else f"{event.segments} segments of {segment}"]
 
 
-def _in(state: str | None) -> str:
-    return "" if state is None else f" in {state}"
+def _in(state: str | None) -> list[str]:
+    return [] if state is None else [f"in {state}"]
 
 
 def _words(meaning: str | None) -> list[str]:

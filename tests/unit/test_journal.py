@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytracecon.cli import main
-from pytracecon.events import Accept, Close, Established, Event, Lookup, Lost
+from pytracecon.events import Accept, Close, Established, Event, Lookup, Lost, State
 from pytracecon.outputs.journal import Journal, JournalSink, entry
 from pytracecon.outputs.sink import OutputFailed
 
@@ -138,6 +138,18 @@ def test_local_is_the_source_whoever_opened_the_connection(receiver: Receiver) -
     assert "OBJECT_IPV4_SOURCE_ADDRESS" not in found
     assert found["MESSAGE"] == "curl [::1]:41234 ← [fe80::2]:443 accept: pre-existing"
     assert found["PYTRACECON_PRE_EXISTING"] == "true"
+
+
+def test_a_change_of_state_has_the_fields_of_tcpstates(receiver: Receiver) -> None:
+    written(receiver, State(NOW, **ENDS, old="SYN_SENT", new="ESTABLISHED", in_old_ns=412_900))
+    found = dict(receiver.fields())
+    told = {name: value for name, value in found.items() if name.startswith("OBJECT_TCP_") and "PORT" not in name}
+    assert told == {
+        "OBJECT_TCP_OLD_STATE": "SYN_SENT",
+        "OBJECT_TCP_NEW_STATE": "ESTABLISHED",
+        "OBJECT_TCP_SPAN_TIME": "412",
+    }
+    assert found["MESSAGE"] == ("curl 10.0.0.5:41234 → 93.184.216.34:443 state: SYN_SENT → ESTABLISHED after 0.41 ms")
 
 
 def test_several_values_are_several_fields(receiver: Receiver) -> None:

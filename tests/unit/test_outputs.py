@@ -35,6 +35,9 @@ from pytracecon.events import (
     Lookup,
     Lost,
     Process,
+    Reset,
+    Retransmit,
+    State,
 )
 from pytracecon.outputs import Output
 from pytracecon.outputs.csv_rows import CsvRows
@@ -489,6 +492,21 @@ def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
         (Close(NOW, **V4 | {"proto": "mptcp"}, ended="local_close"), "closed by local, MPTCP"),
         (Close(NOW, **V4, subflow_of="0000000000000001"), "subflow of 0000000000000001"),
         (Existing(NOW, **V4, pre_existing=True, state="ESTABLISHED", rx_bytes=1), "ESTABLISHED, 1 B in"),
+        (State(NOW, **V4, old="CLOSE", new="SYN_SENT", meaning="open"), "CLOSE → SYN_SENT, open"),
+        (
+            State(NOW, **V4, old="ESTABLISHED", new="FIN_WAIT1", in_old_ns=803_100_000, meaning="closed_by_client"),
+            "ESTABLISHED → FIN_WAIT1 after 803.10 ms, closed by client",
+        ),
+        (
+            Retransmit(NOW, **V4, state="SYN_SENT", segment="syn", segments=1, meaning="slow_establishing"),
+            "SYN in SYN_SENT, slow establishing",
+        ),
+        (Retransmit(NOW, **V4, state="SYN_RECV", segment="synack"), "SYN-ACK in SYN_RECV"),
+        (Retransmit(NOW, **V4, state="ESTABLISHED", segment="data", segments=3), "3 segments of data in ESTABLISHED"),
+        (Retransmit(NOW, **V4), ""),
+        (Reset(NOW, **V4, sent=True, state="ESTABLISHED"), "sent in ESTABLISHED"),
+        (Reset(NOW, **V4, sent=False, state="SYN_SENT"), "received in SYN_SENT"),
+        (Reset(NOW, **V4), ""),
         (Lookup(NOW, **LOOKUP), "8.20 ms (getaddrinfo)"),
         (Lookup(NOW, **LOOKUP | {"partial": True, "latency_ns": None}), "(getaddrinfo), partial"),
         (Lookup(NOW, **MISSING), "NXDOMAIN, 3.10 ms (dns, 127.0.0.53)"),
