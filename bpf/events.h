@@ -23,13 +23,14 @@ enum kind {
 	KIND_STATE = 7,
 	KIND_RETRANSMIT = 8,
 	KIND_RESET = 9,
-	KIND_LOOKUP = 10,  /* a call to a libc's resolver returned */
-	KIND_MESSAGE = 11, /* a DNS message, or a part of one */
-	KIND_HELLO = 12,   /* the first bytes of a connection that look like TLS */
-	KIND_PROGRAM = 13, /* a program started that may use another libc */
-	KIND_IMAGE = 14,   /* a program started: its path and arguments */
-	KIND_PROCESS = 15, /* a process that other records refer to */
-	KIND_GROUP = 16,   /* a cgroup was made */
+	KIND_LOOKUP = 10,      /* a call to a libc's resolver returned */
+	KIND_MESSAGE = 11,     /* a DNS message, or a part of one */
+	KIND_HELLO = 12,       /* the first bytes of a connection that look like TLS */
+	KIND_PROGRAM = 13,     /* a program started that may use another libc */
+	KIND_IMAGE = 14,       /* a program started: its path and arguments */
+	KIND_PROCESS = 15,     /* a process that other records refer to */
+	KIND_GROUP = 16,       /* a cgroup was made */
+	KIND_TRANSLATION = 17, /* who is asked for and who answers are not the same */
 };
 
 enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2 };
@@ -305,6 +306,22 @@ struct group_event {
 	struct header header;
 	__u64 id;
 	__u32 length;
+	__u32 reserved;
+};
+
+enum translation { TRANSLATION_SERVICE = 1, TRANSLATION_NAT = 2 };
+
+struct translation_event {
+	struct header header;
+	__u8 client[16];
+	__u8 asked[16]; /* what the client connects to: a virtual address */
+	__u8 real[16];
+	__u32 netns;
+	__u16 client_port;
+	__u16 asked_port;
+	__u16 real_port;
+	__u8 kind;      /* enum translation */
+	__u8 transport; /* IPPROTO_TCP or IPPROTO_UDP */
 	__u32 reserved;
 };
 

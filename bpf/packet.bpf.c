@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* What packets tell of names, at the sockets of this host. These programs see every packet, so they leave early. */
+/* What packets tell of names, and of where they really go, at the sockets of this host. These programs see every packet, so they leave early. */
 #include "hello.bpf.h"
 #include "message.bpf.h"
+#include "nat.bpf.h"
 
 SEC("cgroup_skb/egress")
 int packet_out(struct __sk_buff *skb)
@@ -15,6 +16,8 @@ int packet_out(struct __sk_buff *skb)
 		return 1;
 	port = bpf_ntohs(sk->dst_port);
 	if (sk->protocol == IPPROTO_TCP_NUMBER) {
+		if (sk->state == STATE_SYN_SENT)
+			on_syn(skb);
 		if (port == DNS_PORT)
 			tell_message(skb, true, true);
 		else

@@ -25,6 +25,7 @@ union wire {
 	struct image_event image;
 	struct process_event process;
 	struct group_event group;
+	struct translation_event translation;
 	struct counters counters;
 	enum kind kind;
 	enum protocol protocol;
@@ -33,6 +34,7 @@ union wire {
 	enum conn_flags flags;
 	enum ended ended;
 	enum segment segment;
+	enum translation translation_kind;
 	enum name_flags name_flags;
 	enum resolver resolver;
 	enum resolver_function resolver_function;

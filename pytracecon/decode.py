@@ -31,6 +31,7 @@ from pytracecon.text import decode as text
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
+    from pytracecon.translations import Translations
 
 PROTOCOLS = (None, "tcp", "mptcp")
 DIRECTIONS = ("unknown", "out", "in")
@@ -124,6 +125,8 @@ def _who(
             name(thread) if elsewhere else None,
             OWNERS[owner],
             cgroup or None,
+            None,
+            None,
             None,
             None,
             None,
@@ -243,12 +246,16 @@ _OVER = (_CLOSE, _FAILED)
 
 
 def decode(
-    batch: bytes | memoryview, offset_ns: int, names: Joiner | None = None, owners: Owners | None = None
+    batch: bytes | memoryview,
+    offset_ns: int,
+    names: Joiner | None = None,
+    owners: Owners | None = None,
+    translations: Translations | None = None,
 ) -> list[Event]:
     """All events of a batch of whole records, in their order. `offset_ns` leads from the kernel's clock to ours.
 
     `names` takes the records that serve names, and gives what they make; and tells connections' hosts. `owners` takes
-    those that tell what processes are, and knows it.
+    those that tell what processes are, and knows it; `translations` those that tell where a connection really goes.
     """
     events: list[Event] = []
     named: Container[bytes] = () if names is None else names.addresses
@@ -263,6 +270,11 @@ def decode(
         if kind in OWNER_KINDS:
             if owners is not None:
                 owners.take(batch, at)
+            at += batch[at + wire.WORDS_OFFSET] << 3
+            continue
+        if kind == wire.TRANSLATION_KIND:
+            if translations is not None:
+                translations.take(batch, at)
             at += batch[at + wire.WORDS_OFFSET] << 3
             continue
         unpack, event, rest = _TABLE[kind]
@@ -292,6 +304,11 @@ def decode(
                     names.over(number)
             else:
                 names.label_by_address(made, remote)
+        if translations is not None and remote in translations.addresses and made.netns is not None:
+            ends = (made.netns, local, local_port, remote, remote_port)
+            translations.label(made, ends)
+            if kind in _OVER:
+                translations.over(ends)
         events.append(made)
         at += batch[at + wire.WORDS_OFFSET] << 3
     return events

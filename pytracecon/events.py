@@ -16,6 +16,7 @@ __all__ = [
     "Close",
     "Connect",
     "ConnectionEvent",
+    "Endpoint",
     "Established",
     "Event",
     "Existing",
@@ -62,6 +63,17 @@ class Event:
     def time(self) -> str:
         """The wall clock of the kernel moment: RFC 3339, UTC, nine decimals."""
         return rfc3339(self.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a connection really goes."""
+
+    addr: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
 
 
 class _OfProcess:
@@ -131,6 +143,8 @@ class ConnectionEvent(_OfProcess, Event):
     host: str | None = None
     host_source: str | None = None
     host_candidates: list[str] | None = None
+    service: Endpoint | None = None
+    nat: Endpoint | None = None
     pre_existing: bool | None = None
     subflow_of: str | None = None
     partial: bool | None = None

@@ -21,6 +21,7 @@ from pytracecon.reader import Counts, Shown, seen
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
+    from pytracecon.translations import Translations
 
 __all__ = ["Json", "JsonBatch", "joined"]
 
@@ -50,7 +51,13 @@ def joined(batches: list[JsonBatch]) -> JsonBatch:
 class Json:
     """The form (see `reader`) of `--format json`."""
 
-    def __init__(self, names: Joiner | None = None, shown: Shown | None = None, owners: Owners | None = None) -> None:
+    def __init__(
+        self,
+        names: Joiner | None = None,
+        shown: Shown | None = None,
+        owners: Owners | None = None,
+        translations: Translations | None = None,
+    ) -> None:
         # msgspec takes as long to import as all the rest, and whoever reads dataclasses has no use for it.
         from pytracecon.outputs.json_lines import JsonLines, line  # noqa: PLC0415
 
@@ -65,8 +72,12 @@ class Json:
         self._named = bytearray(1 << 13)
         self._pinned = ffi.from_buffer("uint8_t[]", self._named)
         self._json.named = self._pinned
+        self._translations = translations
         if names is not None:
             names.watch(self._note, self._reset)
+        if translations is not None:
+            translations.watch(self._note)
+            self._note_translated()
         self._owners = owners
         if owners is not None:
             self._places = ffi.new("holder[]", lib.holders_size())
@@ -80,6 +91,11 @@ class Json:
 
     def _reset(self) -> None:
         self._named[:] = bytes(len(self._named))
+        self._note_translated()
+
+    def _note_translated(self) -> None:
+        for address in () if self._translations is None else self._translations.addresses:
+            self._note(address)
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
         if self._owners is not None:
@@ -87,7 +103,9 @@ class Json:
         if self._shown is None and (self._names is None or not self._names.asks_back):
             made = self._lines_of(batch, offset_ns)
             return made, Counts(0 if self._names is None else self._names.counted(), 0)
-        events, counts = seen(decode(batch, offset_ns, self._names, self._owners), self._names, self._shown)
+        events, counts = seen(
+            decode(batch, offset_ns, self._names, self._owners, self._translations), self._names, self._shown
+        )
         return self.events(events), counts
 
     def _lines_of(self, batch: memoryview, offset_ns: int) -> list[JsonBatch]:
@@ -102,7 +120,7 @@ class Json:
                     at += json.read
                 if json.strange:
                     behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
-                    events = decode(batch[at:behind], offset_ns, self._names, self._owners)
+                    events = decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
                     made += self.events(events)
                     if self._owners is not None and batch[at + wire.KIND_OFFSET] in _OF_CONNECTIONS:
                         self._remember(events, *_OWNER.unpack_from(batch, at))

@@ -8,6 +8,7 @@ with it what `costs` says, and nothing else, unless it is `essential`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import wire
@@ -70,6 +71,10 @@ def _of_names(filters: Filters) -> bool:
 
 def _of_owners(filters: Filters) -> bool:
     return filters.processes
+
+
+def _of_services(_filters: Filters) -> bool:
+    return Path("/sys/module/ip_vs").exists()
 
 
 def _of_states(filters: Filters) -> bool:
@@ -177,6 +182,12 @@ NEEDS = (
         (Candidate("tracepoint", ("fork_btf", "exit_btf")), Candidate("tracepoint", ("fork_raw", "exit_raw"))),
         "--children follows nobody, and a process id that is given to another process passes the filter",
         wanted=_of_processes,
+    ),
+    Need(
+        "services",
+        (Candidate("kprobe", ("service_chosen",)),),
+        "no real servers behind the virtual addresses of IPVS",
+        wanted=_of_services,
     ),
     Need(
         "programs",

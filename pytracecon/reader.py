@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytracecon.loader import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
+    from pytracecon.translations import Translations
     from pytracecon.uprobes import LibcUprobes
 
 NAP = 0.025
@@ -66,7 +67,14 @@ class Form(Protocol[T]):
 class Events:
     """Each event as its dataclass."""
 
-    def __init__(self, names: Joiner | None = None, shown: Shown | None = None, owners: Owners | None = None) -> None:
+    def __init__(
+        self,
+        names: Joiner | None = None,
+        shown: Shown | None = None,
+        owners: Owners | None = None,
+        translations: Translations | None = None,
+    ) -> None:
+        self._translations = translations
         self._names = names
         self._shown = shown
         self._owners = owners
@@ -74,7 +82,7 @@ class Events:
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
-        events = decode(batch, offset_ns, self._names, self._owners)
+        events = decode(batch, offset_ns, self._names, self._owners, self._translations)
         return seen(events, self._names, self._shown)
 
     def events(self, events: list[Event]) -> list[Event]:

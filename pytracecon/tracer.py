@@ -94,16 +94,23 @@ class Tracer:
         self._queue: deque[Event] = deque()
         self._json: Json | None = None
         self._lock = threading.RLock()
-        Imports("pytracecon.reader", *(["pytracecon.owners.processes"] if self.filters.processes else []))
+        Imports(
+            "pytracecon.reader",
+            "pytracecon.translations",
+            *(["pytracecon.owners.processes"] if self.filters.processes else []),
+        )
         with contextlib.ExitStack() as on_failure:
             self._loaded = loader.load(self.filters)
             on_failure.callback(self._loaded.close)
+            from pytracecon.decode import address  # noqa: PLC0415 - imported meanwhile
             from pytracecon.reader import Events, Reader  # noqa: PLC0415 - imported meanwhile
+            from pytracecon.translations import Translations  # noqa: PLC0415 - imported meanwhile
 
             self._owners = self._new_owners() if self.filters.processes else None
             self._names = self._joiner() if self.filters.names else None
             self._shown = _shown(self.filters)
-            self._events: Events = Events(self._names, self._shown, self._owners)
+            self._translations = Translations(address)
+            self._events: Events = Events(self._names, self._shown, self._owners, self._translations)
             self._reader: Reader = Reader(self._loaded, self._names, self._loaded.libcs)
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
@@ -174,7 +181,7 @@ class Tracer:
 
         with self._lock:
             if self._json is None:
-                self._json = Json(self._names, self._shown, self._owners)
+                self._json = Json(self._names, self._shown, self._owners, self._translations)
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch

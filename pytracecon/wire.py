@@ -158,6 +158,20 @@ KINDS: Final[dict[str, int]] = {
 NAME_KINDS: Final[dict[str, int]] = {"lookup": 10, "message": 11, "hello": 12, "program": 13}
 OWNER_KINDS: Final[dict[str, int]] = {"image": 14, "process": 15, "group": 16}
 
+TRANSLATION: Final[tuple[Field, ...]] = (
+    ("client", "16s"),
+    ("asked", "16s"),
+    ("real", "16s"),
+    ("netns", "I"),
+    ("client_port", "H"),
+    ("asked_port", "H"),
+    ("real_port", "H"),
+    ("kind", "B"),
+    ("transport", "B"),
+    ("reserved", "4x"),
+)
+TRANSLATION_KIND: Final = 17
+
 COUNTERS: Final[tuple[Field, ...]] = (
     ("wanted", "Q"),
     ("lost_ring", "Q"),

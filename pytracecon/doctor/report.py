@@ -62,7 +62,10 @@ def _findings(machine: Machine) -> Iterator[tuple[str, str]]:
         yield "", f"missing: {name} ({why})"
     yield (
         "sysctls",
-        ", ".join(f"{name} {'unknown' if value is None else value}" for name, value in machine.sysctls.items()),
+        ", ".join(
+            f"{name.rpartition('.')[2]} {'unknown' if value is None else value}"
+            for name, value in machine.sysctls.items()
+        ),
     )
     if machine.memlock.charged:
         yield "memlock", _memlock(machine)

@@ -31,7 +31,7 @@ from pytracecon.events import (
 
 CONNECTION = (
     "time_ns conn proto direction local_addr local_port remote_addr remote_port v4_mapped netns pid comm uid tid "
-    "thread owner cgroup process host host_source host_candidates pre_existing subflow_of partial "
+    "thread owner cgroup process host host_source host_candidates service nat pre_existing subflow_of partial "
 )
 OWN = {
     Connect: "fastopen",

@@ -28,6 +28,7 @@ from pytracecon.events import (
     Close,
     Connect,
     ConnectionEvent,
+    Endpoint,
     Established,
     Event,
     Existing,
@@ -119,6 +120,11 @@ def an_event(kind: type[Event]) -> st.SearchStrategy[Event]:
         if field.name == "process":
             values[field.name] = st.none() | processes
             continue
+        if field.name in ("service", "nat"):
+            values[field.name] = st.none() | st.builds(
+                Endpoint, st.sampled_from(["10.0.0.7", "::1"]), st.integers(1, 65535)
+            )
+            continue
         if field.name == "host_candidates":
             value: st.SearchStrategy[Any] = st.lists(foreign_text, max_size=4)
         elif field.name == "addresses":
@@ -208,6 +214,8 @@ def test_json_lines_parse_back_to_the_events(events: list[Event]) -> None:
             # A lone surrogate has no UTF-8, and becomes text.
             if isinstance(value, str):
                 value = value.encode("utf-8", "backslashreplace").decode()
+            elif isinstance(value, Endpoint):
+                value = {"addr": value.addr, "port": value.port}
             elif isinstance(value, list):
                 value = [
                     each.encode("utf-8", "backslashreplace").decode() if isinstance(each, str) else each
@@ -259,7 +267,7 @@ def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> N
     assert CsvRows().header().decode() == (
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
         "thread,owner,cgroup,container,container_name,pod,unit,exe,exe_source,args,args_cut,parents,host,host_source,"
-        "host_candidates,pre_existing,subflow_of,partial,fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,"
+        "host_candidates,service,nat,pre_existing,subflow_of,partial,fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,"
         "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,old,new,in_old_ns,meaning,segment,segments,sent,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
     )
 

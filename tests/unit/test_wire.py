@@ -93,6 +93,11 @@ def test_a_record_that_tells_of_owners_is_laid_out_as_python_reads_it(types: Typ
     assert wire.layout(wire.HEADER, wire.OWNER_RECORDS[name]).size == types.struct(name)["size"]
 
 
+def test_a_record_of_a_translation_is_laid_out_as_python_reads_it(types: Types) -> None:
+    assert believed(wire.HEADER, wire.TRANSLATION) == types.members("translation_event")
+    assert wire.layout(wire.HEADER, wire.TRANSLATION).size == types.struct("translation_event")["size"]
+
+
 @pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
 def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
     assert believed(fields) == types.members(name)
@@ -112,7 +117,7 @@ def test_the_offsets_that_the_walker_and_the_decoder_jump_to(types: Types) -> No
 def test_every_kind_has_its_number(types: Types) -> None:
     assert types.enum("kind") == {
         f"KIND_{name.upper()}": number for name, number in (wire.KINDS | wire.NAME_KINDS | wire.OWNER_KINDS).items()
-    }
+    } | {"KIND_TRANSLATION": wire.TRANSLATION_KIND}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""Where a connection really goes: behind the rules of a packet filter. What it was asked for stays what it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed
+from traffic.actor import Actor
+from traffic.end import End, close, connect, listen
+from traffic.network import Network
+from traffic.trace import Trace
+
+VIRTUAL = {4: "10.99.0.9", 6: "fd99::9"}
+REAL = {4: "10.99.0.1", 6: "fd99::1"}
+FAMILY = {4: "ip", 6: "ip6"}
+
+
+@pytest.fixture
+def virtual(network: Network) -> Callable[[int, int, int], tuple[str, int]]:
+    """An address of that family that nobody has, and a rule that leads from there to a port of this namespace."""
+
+    def make(family: int, port: int, to: int) -> tuple[str, int]:
+        prefix = {4: 24, 6: 64}[family]
+        network.ip(f"address replace {REAL[family]}/{prefix} dev lo{' nodad' if family == 6 else ''}")
+        if family == 6:
+            network.ip(f"route replace {VIRTUAL[6]}/128 dev lo")
+        name = FAMILY[family]
+        real = f"[{REAL[6]}]" if family == 6 else REAL[4]
+        rule = f"{name} daddr {VIRTUAL[family]} tcp dport {port} dnat to {real}:{to}"
+        network.run(
+            "nft",
+            f"add table {name} t; add chain {name} t out {{ type nat hook output priority -100; }}; "
+            f"add rule {name} t out {rule}",
+        )
+        return VIRTUAL[family], port
+
+    return make
+
+
+def of(trace: Trace, end: End) -> list[ConnectionEvent]:
+    return [event for event in trace.events if isinstance(event, ConnectionEvent) and event.pid == end.actor.pid]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_rule_of_a_packet_filter_is_told_from_the_first_answer_on(
+    traced: Callable[..., Trace],
+    network: Network,
+    client: Actor,
+    server: Actor,
+    virtual: Callable[[int, int, int], tuple[str, int]],
+    family: int,
+) -> None:
+    listener = listen(server, {4: "0.0.0.0", 6: "::"}[family])
+    to = virtual(family, 80, listener.address[1])
+    trace = traced(netns=network.path, names=True, events="connect,established,close,state")
+    near = connect(client, to)
+    far = listener.accept()
+    close(near, far)
+    trace.settle()
+    ours = of(trace, near)
+    real = Endpoint(REAL[family], listener.address[1])
+    assert {(event.remote_addr, event.remote_port) for event in ours} == {to}
+    assert {event.nat for event in ours if isinstance(event, (Established, Close))} == {real}
+    assert {event.nat for event in ours if isinstance(event, Connect)} == {None}
+    assert {event.service for event in trace.events if isinstance(event, ConnectionEvent)} == {None}
+    assert {event.nat for event in of(trace, far)} == {None}
+
+
+def test_a_refusal_behind_a_rule_tells_who_refused(
+    traced: Callable[..., Trace], network: Network, client: Actor, virtual: Callable[[int, int, int], tuple[str, int]]
+) -> None:
+    to = virtual(4, 80, 9)
+    trace = traced(netns=network.path, names=True)
+    client.do("refused", 2, *to)
+    failed = [event for event in trace.settle() if isinstance(event, Failed)]
+    assert [(event.reason, event.nat) for event in failed] == [("refused", Endpoint(REAL[4], 9))] * 2
+
+
+def test_the_same_ends_in_two_namespaces_do_not_mix(
+    traced: Callable[..., Trace], networks: Callable[[], Network]
+) -> None:
+    wanted = {}
+    clients = {}
+    for port in (9, 10):
+        network = networks()
+        network.ip(f"address replace {REAL[4]}/24 dev lo")
+        network.run(
+            "nft",
+            "add table ip t; add chain ip t out { type nat hook output priority -100; }; "
+            f"add rule ip t out ip daddr {VIRTUAL[4]} tcp dport 80 dnat to {REAL[4]}:{port}",
+        )
+        client = clients[network] = network.actor("client")
+        wanted[client.pid] = Endpoint(REAL[4], port)
+    trace = traced(netns=[network.path for network in clients], names=True, events="failed")
+    for client in clients.values():
+        step = client.do("socket", 4)
+        client.do("bind", step.fd, REAL[4], 5555)
+        assert client.attempt("connect", step.fd, VIRTUAL[4], 80).errno == "ECONNREFUSED"
+    failed = [event for event in trace.settle() if isinstance(event, Failed)]
+    assert {event.pid: event.nat for event in failed} == wanted
+    assert {event.local_port for event in failed} == {5555}
+
+
+def test_json_has_it_as_an_object_and_what_goes_straight_has_none(
+    traced: Callable[..., Trace], network: Network, client: Actor, virtual: Callable[[int, int, int], tuple[str, int]]
+) -> None:
+    to = virtual(4, 80, 9)
+    tracer = traced(netns=network.path, names=True, events="failed").tracer
+    client.do("refused", 1, *to)
+    client.do("refused", 1, REAL[4], 9)
+    tracer.stop()
+    lines = []
+    while batch := tracer.read_json(timeout=10).data:
+        lines += [json.loads(line) for line in batch.splitlines()]
+    assert [line.get("nat") for line in lines] == [{"addr": REAL[4], "port": 9}, None]
