@@ -68,7 +68,7 @@ def test_a_healthy_machine_fits_a_screen_of_80_columns() -> None:
             {"capabilities": Capabilities(["CAP_BPF"], {"CAP_PERFMON": "probes"})},
             "capabilities  CAP_BPF\n              missing: CAP_PERFMON (probes)\n",
         ),
-        ({"sysctls": {"kernel.kptr_restrict": None}}, "sysctls       kernel.kptr_restrict unknown\n"),
+        ({"sysctls": {"kernel.kptr_restrict": None}}, "sysctls       kptr_restrict unknown\n"),
         ({"libbpf": Library(None, None, "none: install it")}, "libbpf        none: install it"),
         ({"tracefs": Tracefs([], usable=True, problem=None)}, "tracefs       not mounted, and reached without"),
         ({"tracefs": Tracefs([], usable=False, problem="mount it")}, "tracefs       mount it"),
