@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from pytracecon.clock import SECOND
-from pytracecon.owners.processes import Program
 from pytracecon.text import decode as text
 from pytracecon.wire import PARENTS
 
-__all__ = ["parents_of", "program_of"]
+__all__ = ["Program", "parents_of", "program_of"]
 
 _LONGEST = 4096
 _DELETED = " (deleted)"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+class Program(NamedTuple):
+    exe: str | None = None
+    args: list[str] | None = None
+    args_cut: bool | None = None
+
+
 def program_of(pid: int, born: int) -> Program | None:
-    """None if the process is gone. `born` is of the clock that runs in suspend, in nanoseconds."""
+    """None if it is gone or cannot be looked at. `born` is of the clock that runs in suspend, in nanoseconds."""
     try:
         args = _read(f"/proc/{pid}/cmdline", _LONGEST + 1)
         exe = _exe(pid)
         if _stat(pid)[1] != born * _TICKS // SECOND:
             return None
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # it is gone, or hidden from us, or no descriptor is left to look
         return None
     cut = len(args) > _LONGEST
     parts = args[:_LONGEST].split(b"\0")
@@ -47,7 +53,7 @@ def parents_of(pid: int, born: int) -> list[int]:
         while parent and len(found) < PARENTS:
             found.append(parent)
             parent, _ = _stat(parent)
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return []
     return found
 

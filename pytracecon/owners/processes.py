@@ -6,6 +6,7 @@ arguments come once, as it starts; those of one that is older than the tracer ar
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytracecon import wire
 from pytracecon.events import Process
 from pytracecon.owners.cgroups import Cgroups
+from pytracecon.owners.proc import Program, parents_of, program_of
 from pytracecon.owners.shapes import user_of
 from pytracecon.text import decode as text
 
 if TYPE_CHECKING:
     from pytracecon.owners.runtimes import Runtimes
 
-__all__ = ["Owner", "Owners", "Program"]
+__all__ = ["Owner", "Owners"]
 
 Owner = tuple[int, int, int, int]
 """By what an event refers to its owner: the process's number here, its cgroup, its pid, and when it was born."""
@@ -37,12 +39,6 @@ _IMAGE = wire.layout(_HEAD, wire.OWNER_RECORDS["image_event"])
 _TOLD = wire.layout(_HEAD, wire.OWNER_RECORDS["process_event"])
 _GROUP = wire.layout(_HEAD, wire.OWNER_RECORDS["group_event"])
 _PARENTS = wire.layout(tuple((f"parent {at}", "I") for at in range(wire.PARENTS)))
-
-
-class Program(NamedTuple):
-    exe: str | None = None
-    args: list[str] | None = None
-    args_cut: bool | None = None
 
 
 class _Image(NamedTuple):
@@ -159,15 +155,13 @@ class Owners:
             source if program.exe is not None or program.args is not None else None,
             program.args,
             program.args_cut,
-            (told.parents if told is not None else self._parents(pid, born)) or None,
+            (told.parents if told is not None else parents_of(pid, born)) or None,
         )
 
     def _program(self, told: _Told | None, process: tuple[int, int]) -> tuple[Program, str]:
         image = None if told is None else self._images.get(told.image)
         if image is not None and image.path and image.args:
             return _program(image), "exec"
-        from pytracecon.owners.proc import program_of  # noqa: PLC0415 - for what is older, or could not be read
-
         found = program_of(*process)
         if found is None and told is not None and told.origin != process:
             found = program_of(*told.origin)  # it ran the same, and may live longer
@@ -175,18 +169,14 @@ class Owners:
             return _program(image), "exec"
         return found or Program(), "proc"
 
-    @staticmethod
-    def _parents(pid: int, born: int) -> list[int]:
-        from pytracecon.owners.proc import parents_of  # noqa: PLC0415 - for what is forgotten, or was lost
-
-        return parents_of(pid, born)
-
     def _name_of(self, container: str, cgroup: int) -> str | None:
-        if self._runtimes is None:
-            from pytracecon.owners.runtimes import Runtimes  # noqa: PLC0415 - for hosts that have containers
+        name = None
+        with contextlib.suppress(OSError):  # no descriptor may be left, not even to import; it is tried again later
+            if self._runtimes is None:
+                from pytracecon.owners.runtimes import Runtimes  # noqa: PLC0415 - for hosts that have containers
 
-            self._runtimes = (self._new_runtimes or Runtimes)(self._note_name)
-        name = self._runtimes.name_of(container, user_of(self._cgroups.path(cgroup) or ""))
+                self._runtimes = (self._new_runtimes or Runtimes)(self._note_name)
+            name = self._runtimes.name_of(container, user_of(self._cgroups.path(cgroup) or ""))
         if name is None and len(self._nameless) < _NAMELESS:
             self._nameless[container] = cgroup
         return name
