@@ -65,6 +65,9 @@ class _Retrans(Tool):
             raise InvalidValue("-c: its counts are of events together, and have no more columns; leave --show out")
         return super().given(options)
 
+    def shows(self, _options: argparse.Namespace, _answers: Answers) -> None:
+        """Everything: of an MPTCP connection it is the paths that send again."""
+
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
         from pytracecon.views import retrans  # noqa: PLC0415 - not for --help
 

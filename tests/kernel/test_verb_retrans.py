@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from traffic.actor import Actor
-from traffic.end import End, begin_connect, close, listen
+from traffic.end import End, begin_connect, close, listen, pair
 from traffic.network import Network
 from traffic.peers import Ours, tracing
 
@@ -81,6 +81,21 @@ def test_counts_are_the_kernel_s_own(bad: Bad) -> None:
     assert sum(int(row[8]) for row in rows) == bad.client.segments_resent
     assert sum(int(row[8]) for row in rows if row[7] in ("SYN", "SYNACK")) == bad.network.syns_resent == 2
     assert {tuple(row[6:8]) for row in rows} == {("SYN_SENT", "SYN"), ("ESTABLISHED", "DATA")}
+
+
+def test_what_a_path_of_an_mptcp_connection_sends_again_is_told(bad: Bad) -> None:
+    if bad.client.attempt("socket", 4, "mptcp").errno:
+        pytest.skip("no MPTCP in this kernel")
+    tool = Ours("retrans", f"-c --netns {bad.network.path}")
+    with tracing([tool]):
+        near, far = pair(bad.client, listen(bad.server, port=8085, mptcp=True))
+        bad.lose("tcp dport 8085 meta length > 200")
+        near.send(5000)
+        far.receive_all()
+        close(near, far)
+        rows = [line.split() for line in tool.lines()[1:]]
+    assert [tuple(row[:2]) for row in rows] == [shown(near)]
+    assert int(rows[0][2]) == bad.client.segments_resent > 0
 
 
 @pytest.mark.slow(reason="starts a Python for each option, that no kernel has a say in")
