@@ -94,9 +94,9 @@ class Town:
     def add(self, end: End, changes: list[str], closed: Step) -> None:
         self.lives.append(Life(end, (OPENING if end.direction == "out" else TAKING) + changes, closed.mono))
 
-    def tell(self, verb: str, lines: list[str]) -> dict[str, list[str]]:
+    def tell(self, lines: list[str]) -> dict[str, list[str]]:
         """What each of these command lines writes about the traffic."""
-        tools = {line: Ours(verb, f"{line} --netns {self.network.path}") for line in lines}
+        tools = {line: Ours("states", f"{line} --netns {self.network.path}") for line in lines}
         with tracing(tools.values()):
             self.traffic()
             return {line: tool.lines() for line, tool in tools.items()}
@@ -109,7 +109,7 @@ def town(network: Network) -> Town:
 
 
 def by_ends(rows: list[Row]) -> dict[Ends, list[Row]]:
-    """The rows of each end, in order; each row is cut to what stands before the ends, and from them on."""
+    """The rows of each end, in order."""
     found: dict[Ends, list[Row]] = {}
     for row in rows:
         arrow = row.index("->")
@@ -143,7 +143,7 @@ def assert_told(lines: list[str], lives: list[Life], *, before: int = 0) -> None
 
 
 def test_a_row_for_each_change_of_each_end(town: Town) -> None:
-    lines = town.tell("states", [""])[""]
+    lines = town.tell([""])[""]
     assert lines[0].split() == [
         "SKADDR",
         "C-PID",
@@ -172,7 +172,7 @@ def test_a_row_for_each_change_of_each_end(town: Town) -> None:
 
 
 def test_listeners_have_rows_of_their_own(town: Town) -> None:
-    lines = town.tell("states", [""])[""]
+    lines = town.tell([""])[""]
     rows = [line.split() for line in lines[1:]]
     told = {ends: rows for ends, rows in by_ends(rows).items() if ends[3] == "-"}
     assert {ends: changes(rows) for ends, rows in told.items()} == {
@@ -186,7 +186,7 @@ def test_listeners_have_rows_of_their_own(town: Town) -> None:
 def test_each_of_its_options(town: Town) -> None:
     by_pid = f"-p {town.client.pid}"
     lines = ["-t", "-T", "-w", "-4", "-6", by_pid, "-L 8085", "-D 8085,7", "-s", "-stT", "--meaning", "--show uid"]
-    wrote = town.tell("states", lines)
+    wrote = town.tell(lines)
     every = town.lives
     assert_told(wrote["-t"], every, before=1)
     assert_told(wrote["-T"], every, before=1)
