@@ -21,7 +21,7 @@ import msgspec
 from pytracecon import events
 from pytracecon.clock import SECOND
 from pytracecon.errors import InvalidValue, PytraceconError
-from pytracecon.events import Event, Process
+from pytracecon.events import Endpoint, Event, Process
 from pytracecon.outputs.keys import keys
 from pytracecon.text import one_line
 
@@ -29,6 +29,7 @@ __all__ = ["InputFailed", "Lines", "open_file"]
 
 _LONGEST = 1 << 20
 _GREATEST = (1 << 64) - 1
+_LAST_PORT = 65535
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z", re.ASCII)
 _BEGINS = b'{"event":"'
 _REMEDY = "give a file that --format json wrote"
@@ -182,6 +183,7 @@ def _builder(kind: type[Event]) -> Callable[[Any], Event]:
     own = [(field.name, place[field.name]) for field in fields(kind) if field.name in place]
     hints = get_type_hints(Process) | get_type_hints(kind)
     numbers = [(name, at) for name, at in place.items() if hints.get(name) in _NATURALS]
+    ends = [(name, at) for name, at in place.items() if hints.get(name) == Endpoint | None]
     instants = [(f"{key}_ns", key, place[key]) for key in ("from", "to") if key in place]
 
     def build(row: Any) -> Event:
@@ -189,6 +191,10 @@ def _builder(kind: type[Event]) -> Callable[[Any], Event]:
             value = getattr(row, at)
             if value is not None and (value if isinstance(value, int) else max(value, default=0)) > _GREATEST:
                 raise _Wrong(f"{name}: no number is above {_GREATEST}")
+        for name, at in ends:
+            end = getattr(row, at)
+            if end is not None and not 0 <= end.port <= _LAST_PORT:
+                raise _Wrong(f"{name}.port: {_LAST_PORT} is the last one, and 0 the first")
         values: dict[str, Any] = {name: getattr(row, at) for name, at in own}
         if of_process:
             known = {name: value for name, at in of_process if (value := getattr(row, at)) is not None}

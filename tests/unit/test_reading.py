@@ -125,6 +125,8 @@ def test_wherever_a_file_is_cut_what_is_whole_is_read(events: list[Event], data:
         (f'{{{OUT},"args":["a",1]}}\n', "args[1]: expected str, got int"),
         (f'{{{OUT},"parents":[-1]}}\n', "parents[0]: expected int >= 0"),
         (f'{{{OUT},"parents":[{1 << 64}]}}\n', "parents: no number is above"),
+        (f'{{{OUT},"nat":{{"addr":"::1","port":65536}}}}\n', "nat.port: 65535 is the last one"),
+        (f'{{{OUT},"service":{{"addr":1,"port":1}}}}\n', "service.addr: expected str, got int"),
         (f'{{{OUT},"fastopen":1}}\n', "fastopen: expected bool | null, got int"),
         (f'{{{OUT},"comm":"' + "a" * (1 << 20) + '"}\n', "it is longer than 1 MiB"),
     ],
