@@ -14,7 +14,7 @@ static __always_inline bool begins_anew(int from, int to)
 /* Its ports come a few instructions later. */
 static __always_inline bool waits_for_ports(int from, int to)
 {
-	return to == STATE_SYN_SENT || (from == STATE_LISTEN && to == STATE_SYN_RECV);
+	return to == STATE_SYN_SENT || (from == STATE_LISTEN && to != STATE_CLOSE);
 }
 
 /* Both run in the system call of whoever asks for it. */

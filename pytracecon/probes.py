@@ -73,8 +73,13 @@ def _of_owners(filters: Filters) -> bool:
     return filters.processes
 
 
-def _of_services(_filters: Filters) -> bool:
+def ipvs_is_loaded() -> bool:
+    """Where it is not, trying would cost every start a second load."""
     return Path("/sys/module/ip_vs").exists()
+
+
+def _of_services(_filters: Filters) -> bool:
+    return ipvs_is_loaded()
 
 
 def _of_states(filters: Filters) -> bool:

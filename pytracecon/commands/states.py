@@ -9,12 +9,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands import show
-from pytracecon.commands.console import Parser
+from pytracecon.commands.console import Parser, say
 from pytracecon.commands.options import Formats
 from pytracecon.commands.tool import Tool
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
     from pytracecon.views.answers import Answers
@@ -24,6 +27,7 @@ examples:
   pytracecon states -w                room for IPv6 addresses
   pytracecon states -L 22,80          of our ports 22 and 80
   pytracecon states --meaning         who closed, and who was refused
+  pytracecon states --service         the real servers behind virtual addresses
   pytracecon states -stT              as tcpstates' CSV, with both times
 
   # pytracecon states --template '{comm} {remote_port}: {old} {new} {meaning}'
@@ -49,6 +53,13 @@ class _States(Tool):
             "--meaning", action="store_true", help="with a word for what it means: open, refused, closed_by_server..."
         )
 
+        group.add_argument(
+            "--service",
+            action="store_true",
+            help="with the real server: behind IPVS or a packet filter's rule; and with --meaning",
+        )
+        group.add_argument("--service-only", action="store_true", help="that, of connections through IPVS alone")
+
     def add_formats(self, formats: Formats) -> None:
         formats.add_argument("-s", "--csv", action="store_true", help="tcpstates' own CSV, with its fields")
         formats.add_argument(
@@ -69,7 +80,31 @@ class _States(Tool):
             raise InvalidValue(
                 "-s: it has the fields of tcpstates; leave --show out, or take --format csv with every key"
             )
+        from pytracecon.probes import ipvs_is_loaded  # noqa: PLC0415 - not for --help
+
+        if _with_services(options) and not ipvs_is_loaded():
+            missing = "IPVS is not loaded here (modprobe ip_vs)"
+            if options.service_only:
+                raise InvalidValue(f"--service-only: {missing}: no connection goes through it")
+            say(f"{missing}: of services only the rules of packet filters are seen; start again when it is")
         return super().given(options)
+
+    def shows_names(self, options: argparse.Namespace) -> bool:
+        """What sees the packets that name connections sees where these go, too."""
+        return _with_services(options)
+
+    def shows(self, options: argparse.Namespace, answers: Answers) -> Callable[[Event], bool] | None:
+        shown = super().shows(options, answers)
+        if not options.service_only:
+            return shown
+
+        from pytracecon.events import ConnectionEvent  # noqa: PLC0415 - not for --help
+
+        def served(event: Event) -> bool:
+            through = not isinstance(event, ConnectionEvent) or event.service is not None
+            return through and (shown is None or shown(event))
+
+        return served
 
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
         from pytracecon.views import states  # noqa: PLC0415 - not for --help
@@ -83,9 +118,14 @@ class _States(Tool):
             timestamp=options.timestamp,
             utc=options.utc,
             wide=options.wide,
-            meaning=options.meaning,
+            meaning=options.meaning or _with_services(options),
+            service=_with_services(options),
         )
         return states.table([*shown, *show.columns(options)], target.terminal_width)
+
+
+def _with_services(options: argparse.Namespace) -> bool:
+    return bool(options.service or options.service_only)
 
 
 VERB = _States()

@@ -24,9 +24,18 @@ _ADDRESS, _WIDE_ADDRESS = 15, 26
 
 
 def cells(
-    *, time: bool = False, timestamp: bool = False, utc: bool = False, wide: bool = False, meaning: bool = False
+    *,
+    time: bool = False,
+    timestamp: bool = False,
+    utc: bool = False,
+    wide: bool = False,
+    meaning: bool = False,
+    service: bool = False,
 ) -> list[Cell]:
-    """In the widths of libbpf's tcpstates. `wide`: with room for IPv6, and the family."""
+    """In the widths of libbpf's tcpstates. `wide`: with room for IPv6, and the family.
+
+    `service`: with the real server, behind IPVS or else behind a packet filter's rule.
+    """
     width = _WIDE_ADDRESS if wide else _ADDRESS
     shown = [clock(utc=utc)] if time else []
     shown += [since_first(6)] if timestamp else []
@@ -36,6 +45,7 @@ def cells(
     shown += [address("LADDR", "local", width), port("LPORT", "local", 5)]
     shown += [_unless_it_listens(address("RADDR", "remote", width)), _unless_it_listens(port("RPORT", "remote", 5))]
     shown += _CHANGE
+    shown += [_SERVICE] if service else []
     return [*shown, _MEANING] if meaning else shown
 
 
@@ -120,6 +130,7 @@ _CHANGE = [
     Cell(Column("NEWSTATE", 11, 11), lambda event: event.new or UNKNOWN),
     Cell(Column("MS", 9, 12), lambda event: _milliseconds(event) or UNKNOWN),
 ]
+_SERVICE = Cell(Column("SERVICE", 21, 47), lambda event: str(event.service or event.nat or ""))
 _MEANING = Cell(Column("MEANING", 16, 16), lambda event: event.meaning or "")
 _FIELDS = [
     Field("SKADDR", lambda event: event.conn),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
-from socket import AF_INET, AF_INET6, IPPROTO_TCP
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, inet_ntoa
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ def _add(virtual: Address, real: list[Address], method: int) -> None:
 
     family = _family(virtual[0])
     with IPVS() as ipvs:
-        service = IPVSService(af=family, addr=virtual[0], port=virtual[1], protocol=IPPROTO_TCP, sched_name="rr")
-        if family == AF_INET6:
-            service["netmask"] = 128
+        # Of IPv6 the length of a prefix, a number, goes by as an address.
+        mask = {"netmask": inet_ntoa(struct.pack("=I", 128))} if family == AF_INET6 else {}
+        service = IPVSService(
+            af=family, addr=virtual[0], port=virtual[1], protocol=IPPROTO_TCP, sched_name="rr", **mask
+        )
         ipvs.service("add", service=service)
         for addr, port in real:
             dest = IPVSDest(addr_family=_family(addr), addr=addr, port=port, fwd_method=method)

@@ -9,7 +9,8 @@ import pytest
 
 from pytracecon.cli import main
 from pytracecon.commands import states
-from pytracecon.events import Event, Lost, State
+from pytracecon.events import Endpoint, Event, Lost, State
+from pytracecon.probes import ipvs_is_loaded
 from pytracecon.views.states import cells, table
 from unit.written import keywords, rows
 
@@ -50,6 +51,7 @@ OURS = "00003fa2c18e0007", "1479", "curl"
         ("--direction in", {"direction": "in"}),
         ("--host *.a", {"host": ["*.a"], "names": True}),
         ("-t -T -w --meaning", {}),
+        ("--service", {"names": True}),
         ("-stT", {}),
         ("-Y", {"names": True, "processes": True}),
         ("--format journal", {"names": True, "processes": True}),
@@ -121,6 +123,28 @@ def test_what_it_means_is_told_on_request() -> None:
 
 def test_the_csv_has_the_fields_of_tcpstates() -> None:
     assert rows(states.VERB, "-s", EVENTS) == [",".join(row) for row in (HEADER, *CELLS)]
+
+
+def test_the_service_is_what_ipvs_chose_or_else_what_a_rule_made_of_it() -> None:
+    service, nat = Endpoint("192.168.2.1", 22), Endpoint("fd99::1", 33)
+    told: list[Event] = [
+        State(NOW, **CURL, old="CLOSE", new="SYN_SENT", meaning="open"),
+        State(NOW, **CURL, old="SYN_SENT", new="ESTABLISHED", in_old_ns=412_000, service=service),
+        State(NOW, **CURL, old="ESTABLISHED", new="FIN_WAIT1", in_old_ns=1, nat=nat, meaning="closed_by_client"),
+    ]
+    header, *lines = rows(states.VERB, "--service", told)
+    assert header.split()[-3:] == ["MS", "SERVICE", "MEANING"]
+    assert [line.split()[11:] for line in lines] == [
+        ["open"],
+        ["192.168.2.1:22"],
+        ["[fd99::1]:33", "closed_by_client"],
+    ]
+
+
+@pytest.mark.skipif(ipvs_is_loaded(), reason="IPVS is loaded here")
+def test_services_alone_are_refused_where_there_can_be_none(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["states", "--service-only"]) == 2
+    assert "IPVS is not loaded here (modprobe ip_vs)" in capfd.readouterr().err
 
 
 def test_the_csv_has_times_in_front_and_the_meaning_behind() -> None:
