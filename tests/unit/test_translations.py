@@ -1,0 +1,100 @@
+"""Where connections really go, from the records that tell of it: each has its own, and there is room for so many."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from pytracecon import wire
+from pytracecon.decode import address
+from pytracecon.events import Connect, Endpoint
+from pytracecon.translations import Ends, Translations
+
+SERVICE, NAT = 1, 2
+TCP, UDP = 6, 17
+HERE, THERE = 4026531840, 4026532000
+
+
+def raw(text: str) -> bytes:
+    packed = ip_address(text).packed
+    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+
+
+CLIENT, VIRTUAL, REAL = raw("10.0.0.5"), raw("10.99.0.9"), raw("192.168.2.1")
+
+
+def record(
+    kind: int = SERVICE,
+    *,
+    netns: int = HERE,
+    port: int = 41234,
+    real: tuple[bytes, int] = (REAL, 22),
+    transport: int = TCP,
+) -> bytes:
+    shape = wire.layout(wire.HEADER, wire.TRANSLATION)
+    ends = (CLIENT, VIRTUAL, real[0], netns, port, 80, real[1])
+    return shape.pack(1, 0, 0, wire.TRANSLATION_KIND, shape.size // 8, *ends, kind, transport)
+
+
+def ends(*, netns: int = HERE, port: int = 41234) -> Ends:
+    return netns, CLIENT, port, VIRTUAL, 80
+
+
+def told(known: Translations, which: Ends) -> tuple[Endpoint | None, Endpoint | None]:
+    event = Connect(1, "0", "tcp", "out")
+    known.label(event, which)
+    return event.service, event.nat
+
+
+@pytest.fixture
+def known() -> Translations:
+    return Translations(address)
+
+
+def test_a_connection_has_its_own_and_no_other(known: Translations) -> None:
+    known.take(record(), 0)
+    known.take(record(netns=THERE, real=(raw("fd99::1"), 33)), 0)
+    assert told(known, ends()) == (Endpoint("192.168.2.1", 22), None)
+    assert told(known, ends(netns=THERE)) == (Endpoint("fd99::1", 33), None)
+    assert told(known, ends(port=41235)) == (None, None)
+    assert known.addresses == {VIRTUAL}
+
+
+def test_what_ipvs_did_to_the_packet_is_no_rule_of_a_filter(known: Translations) -> None:
+    known.take(record(SERVICE), 0)
+    known.take(record(NAT), 0)
+    assert told(known, ends()) == (Endpoint("192.168.2.1", 22), None)
+    known.take(record(NAT, real=(REAL, 23)), 0)
+    assert told(known, ends()) == (Endpoint("192.168.2.1", 22), Endpoint("192.168.2.1", 23))
+
+
+def test_what_is_over_is_forgotten(known: Translations) -> None:
+    known.take(record(NAT), 0)
+    known.over(ends())
+    known.over(ends())
+    assert told(known, ends()) == (None, None)
+
+
+def test_datagrams_are_no_connections(known: Translations) -> None:
+    known.take(record(transport=UDP), 0)
+    assert told(known, ends()) == (None, None)
+
+
+def test_those_that_began_first_go_first(known: Translations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytracecon.translations._MOST", 100)
+    for port in range(1, 151):
+        known.take(record(port=port), 0)
+    assert [port for port in range(1, 151) if told(known, ends(port=port))[0]] == list(range(51, 151))
+
+
+def test_an_address_is_told_once_to_whoever_watches(known: Translations) -> None:
+    seen: list[bytes] = []
+    known.watch(seen.append)
+    known.take(record(), 0)
+    known.take(record(port=2), 0)
+    assert seen == [VIRTUAL]
+
+
+def test_an_endpoint_is_written_as_everywhere() -> None:
+    assert (str(Endpoint("192.168.2.1", 22)), str(Endpoint("fd99::1", 33))) == ("192.168.2.1:22", "[fd99::1]:33")
