@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from pytracecon.events import (
     Accept,
@@ -65,7 +65,7 @@ class Life:
     conn: str
     events: list[ConnectionEvent] = field(default_factory=list)
     lookup: Lookup | None = None
-    end: Close | Failed | None = None
+    end: Close | Failed | State | None = None
     left_out: int = 0
     of_two_runs: bool = False
     _named: str | None = None
@@ -76,7 +76,7 @@ class Life:
             self.left_out += 1
             return
         self.events.append(event)
-        if isinstance(event, (Close, Failed)):
+        if isinstance(event, (Close, Failed)) or _never_opened(event):
             self.end = event
         if event.host is not None and event.host != self._named:
             self._named = event.host
@@ -217,7 +217,7 @@ class Lives:
             self._asked.take(event)
         elif isinstance(event, Lost):
             self._losses.append(event)
-        elif isinstance(event, ConnectionEvent) and event.conn.startswith(self._prefix):
+        elif isinstance(event, ConnectionEvent) and event.conn.startswith(self._prefix) and not _listens(event):
             return self._add(event)
         return None
 
@@ -248,6 +248,16 @@ class Lives:
         if self._the_one and len(self.all) > 1:
             life.shorten()
         return life
+
+
+def _listens(event: ConnectionEvent) -> bool:
+    """It tells of a socket that waits for connections, and is none."""
+    return isinstance(event, State) and event.new != "SYN_RECV" and "LISTEN" in (event.old, event.new)
+
+
+def _never_opened(event: ConnectionEvent) -> TypeGuard[State]:
+    """An inbound one that ends in its handshake has no other end than this."""
+    return isinstance(event, State) and (event.old, event.new) == ("SYN_RECV", "CLOSE")
 
 
 def _plain(name: str) -> str:

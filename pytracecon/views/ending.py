@@ -36,6 +36,8 @@ def outcome(life: Life) -> str:
         return said if end.latency_ns is None else f"{said} after {duration(end.latency_ns)}"
     if end is None:
         return f"not over, {_state(life)}"
+    if isinstance(end, State):
+        return "ended in the handshake"
     said = "over" if end.ended is None else _by(life, _ENDED.get(end.ended, end.ended))
     return said if end.duration_ns is None else f"{said} after {duration(end.duration_ns)}"
 
@@ -46,6 +48,8 @@ def why(life: Life) -> str:
         return f"{_error(end)}: {_why_failed(life, end)}"
     if end is None:
         return f"not among these events; the last state is {_state(life)}"
+    if isinstance(end, State):
+        return "the handshake was not completed: it was reset, or there was no room for it"
     match end.ended:
         case "local_close":
             return _by(life, "{local} closed it first") + _answer(life)
@@ -81,7 +85,7 @@ def _tried(life: Life) -> str:
     if isinstance(life.end, Failed):
         count = life.end.syn_retransmits
         return f"; the SYN was sent again {'once' if count == 1 else f'{count} times'}" if count else ""
-    count = None if life.end is None else life.end.retransmits
+    count = life.end.retransmits if isinstance(life.end, Close) else None
     return f"; {count} segment{' was' if count == 1 else 's were'} sent again" if count else ""
 
 

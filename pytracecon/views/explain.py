@@ -64,12 +64,13 @@ def screen(life: Life, terminal: Terminal, *, utc: bool = False, coloured: bool 
 def choice(lives: Iterable[Life], terminal: Terminal, *, utc: bool = False, coloured: bool = False) -> str:
     """A row for each of them."""
     by_event = {id(life.end or life.events[-1]): life for life in lives}
-    columns = [Column("TIME", 8, 8), Column("CONN", 16, 16), Column("PROCESS", 16, 32), Column("TO", 24, 64)]
+    columns = [Column("TIME", 8, 8), Column("CONN", 16, 16), Column("PROCESS", 14, 32), Column("TO", 20, 64)]
     table = Table(
         [*columns, Column("END", 16, 16)],
         lambda event: _choice_row(by_event[id(event)], utc=utc),
         terminal=terminal,
         hang="CONN",
+        gap=1,
     )
     table.coloured = coloured
     pieces = table.render(life.end or life.events[-1] for life in by_event.values())

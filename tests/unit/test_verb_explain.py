@@ -41,6 +41,8 @@ from pytracecon.outputs.lives import LifeScreens
 from pytracecon.text import width
 from pytracecon.views.explain import choice, screen
 
+Explain = Callable[..., tuple[int, str, str]]
+
 MS = 1_000_000
 NOW = 1_795_161_009_000_000_000  # 2026-11-20T07:50:09Z
 CONN, OTHER = "00003fa2c18e0007", "00003fb000000001"
@@ -427,6 +429,25 @@ def test_each_life_is_told_once_when_it_is_over(batch: int) -> None:
     ]
 
 
+def test_one_that_ends_in_its_handshake_has_an_end() -> None:
+    events: list[Event] = [
+        State(NOW, **SERVED, old="LISTEN", new="SYN_RECV"),
+        State(NOW + MS, **SERVED, old="SYN_RECV", new="CLOSE", in_old_ns=MS),
+    ]
+    (told_of_it,) = live(events, last=False)
+    assert told_of_it.startswith("nginx (998) ← 10.0.0.7:8080: ended in the handshake\n")
+
+
+def test_a_socket_that_listens_is_no_connection(explain: Explain) -> None:
+    listener = SERVED | {"remote_addr": None, "remote_port": None}
+    events: list[Event] = [
+        State(NOW, **listener, old="CLOSE", new="LISTEN"),
+        State(NOW + MS, **listener, old="LISTEN", new="CLOSE", in_old_ns=MS),
+    ]
+    assert live(events) == []
+    assert explain([*events, *WHOLE]) == (0, told(WHOLE), "")
+
+
 @pytest.mark.parametrize("batch", [1, 2, 100])
 def test_the_reset_of_its_own_process_which_comes_behind_is_told_with_it(batch: int) -> None:
     """The socket leaves its state first, and then sends."""
@@ -546,7 +567,7 @@ def test_wrong_usage_is_one_line(line: str, named: str, capfd: pytest.CaptureFix
 
 
 @pytest.fixture
-def explain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def explain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Explain:
     """Of these events, as they were written; or of these bytes."""
 
     def run(events: list[Event] | bytes, *words: str) -> tuple[int, str, str]:
@@ -557,9 +578,6 @@ def explain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., 
         return status, out, err.replace(f"{tmp_path}/", "")
 
     return run
-
-
-Explain = Callable[..., tuple[int, str, str]]
 
 
 def written(events: list[Event]) -> bytes:
@@ -583,9 +601,9 @@ def test_of_several_it_says_which_there_are(explain: Explain) -> None:
     assert explain(TWO) == (
         0,
         """\
-TIME      CONN              PROCESS           TO                        END
-07:50:08  00003fa2c18e0007  curl (15588)      www.example.com:8080      closed by the server after 26.00 ms
-07:50:09  00003fb000000001  curl (15588)      10.0.0.7:8080             refused after 1.00 ms
+TIME     CONN             PROCESS        TO                   END
+07:50:08 00003fa2c18e0007 curl (15588)   www.example.com:8080 closed by the server after 26.00 ms
+07:50:09 00003fb000000001 curl (15588)   10.0.0.7:8080        refused after 1.00 ms
 """,
         "pytracecon: 2 connections; for one of them: pytracecon explain --file events.jsonl CONN\n",
     )
