@@ -196,9 +196,10 @@ class _Asked:
 
 
 class Lives:
-    """All of them, or those whose identity begins with `prefix`. Beyond `most` the oldest is forgotten.
+    """All of them, or those whose identity begins with `prefix`, be it without the zeros in front.
 
-    With `the_one` it is one that is looked for: as soon as there are two, none is kept whole, and `most` are kept.
+    Beyond `most` the oldest is forgotten. With `the_one` it is one that is looked for: as soon as there are two, none
+    is kept whole, and the first `most` are kept.
     """
 
     def __init__(self, prefix: str = "", *, the_one: bool = False, most: int = _MOST_LIVES) -> None:
@@ -217,7 +218,7 @@ class Lives:
             self._asked.take(event)
         elif isinstance(event, Lost):
             self._losses.append(event)
-        elif isinstance(event, ConnectionEvent) and event.conn.startswith(self._prefix) and not _listens(event):
+        elif isinstance(event, ConnectionEvent) and self._is_meant(event.conn) and not _listens(event):
             return self._add(event)
         return None
 
@@ -232,6 +233,9 @@ class Lives:
             for loss in self._losses
             if (loss.from_ns or loss.time_ns) <= ended and (loss.to_ns or loss.time_ns) >= began
         )
+
+    def _is_meant(self, conn: str) -> bool:
+        return conn.startswith(self._prefix) or conn.lstrip("0").startswith(self._prefix)
 
     def _add(self, event: ConnectionEvent) -> Life | None:
         life = self.all.get(event.conn)

@@ -148,10 +148,12 @@ def _nanoseconds(key: str, text: str) -> int:
 
 @lru_cache(maxsize=64)
 def _second(text: str) -> int | None:
+    """None of the thirteenth month, and before there were any."""
     try:
-        return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
-    except ValueError:  # of the thirteenth month
+        second = int(datetime.fromisoformat(f"{text}+00:00").timestamp())
+    except ValueError:
         return None
+    return second if second >= 0 else None
 
 
 _Natural = Annotated[int, msgspec.Meta(ge=0)]

@@ -3,9 +3,9 @@ and to whom, how long each phase took, what was sent again, how it ended and
 why, and all its events.
 
 Traced now, each connection is told when it is over, at the end of the run those
-that are not. Or told of a file of events: the one that CONN names (its first
-digits will do), or the only one; of several, which there are. What there is to
-tell is written to a file by pytracecon explain --format json.
+that are not. Or told of a file of events: the one that CONN names, or the only
+one; of several, which there are. What there is to tell is written to a file by
+pytracecon explain --format json.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from pytracecon.filters import Filters
     from pytracecon.lives import Life, Lives
     from pytracecon.outputs.sink import Sink
+    from pytracecon.reading import Lines
 
 _EXAMPLES = """\
 examples:
@@ -62,6 +64,7 @@ _EVENTS = ("connect", "established", "failed", "accept", "close", "state", "retr
 _OF_WHOLE_LIVES = ("failed", "min_latency", "host", "container", "unit", "exe")
 """Filters that not every event of a connection can meet: they are for what is known at its end."""
 _MOST_LISTED = 10_000
+_LOOK_AGAIN = 1.0  # seconds, for what should have come behind an end, and did not
 _DIGITS = frozenset("0123456789abcdef")
 _BAD_INPUT = 2
 _OPTIONS = {"family": "-4 and -6", "names": "--no-names", "processes": "--no-processes"}
@@ -76,7 +79,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     group = parser.add_argument_group("events of a file")
-    group.add_argument("conn", metavar="CONN", nargs="?", help="the key conn of its events, or how that begins")
+    group.add_argument(
+        "conn",
+        metavar="CONN",
+        nargs="?",
+        help="the key conn of its events, or how that begins; zeros in front may be missing",
+    )
     group.add_argument("--file", metavar="FILE", help="what --format json wrote; - is standard input")
     add_filters(parser)
     add_names(parser)
@@ -92,22 +100,20 @@ def run(options: argparse.Namespace) -> int:
     if options.conn is not None:
         raise InvalidValue("CONN: of which events? Give the file that --format json wrote with --file")
     with Signals() as signals:
-        given, chosen = keywords(options)
-        if not shows_table(options):
-            return launch(options, signals, given, what="lives of TCP connections", table=_no_table, shows=None)
         from pytracecon.outputs.lives import LifeScreens  # noqa: PLC0415 - not for --help
 
-        screens = LifeScreens(
-            wanted=chosen, paths=bool(options.verbose), unfinished=options.count is None, utc=options.utc
-        )
+        given, wanted = keywords(options)
+        unfinished = options.count is None
+        screens = LifeScreens(wanted=wanted, paths=options.verbose > 0, unfinished=unfinished, utc=options.utc)
+        whole = shows_table(options)
         return launch(
             options,
             signals,
             given,
             what="lives of TCP connections",
             table=lambda target: screens.onto(target.terminal_width, coloured=_coloured(options, target)),
-            shows=screens.passes,
-            interval=1.0,
+            shows=screens.passes if whole else None,
+            interval=_LOOK_AGAIN if whole else None,
         )
 
 
@@ -124,7 +130,7 @@ def keywords(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[Lif
     return given, _chooser(filters, failed="failed" in kept) if kept else None
 
 
-def _chooser(filters: Any, *, failed: bool) -> Callable[[Life], bool]:
+def _chooser(filters: Filters, *, failed: bool) -> Callable[[Life], bool]:
     from pytracecon.events import Established, Failed  # noqa: PLC0415 - not for --help
     from pytracecon.filters import hosts, owners  # noqa: PLC0415
 
@@ -146,10 +152,6 @@ def _coloured(options: argparse.Namespace, target: Sink) -> bool:
     from pytracecon.outputs import colour  # noqa: PLC0415
 
     return colour.wanted(options.color, terminal=target.is_terminal)
-
-
-def _no_table(_target: Sink) -> Any:
-    raise AssertionError
 
 
 def _of_file(options: argparse.Namespace) -> int:
@@ -182,7 +184,7 @@ def _of_file(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(lines: Any, prefix: str) -> Lives:
+def _read(lines: Lines, prefix: str) -> Lives:
     from pytracecon.lives import Lives  # noqa: PLC0415
 
     lives = Lives(prefix, the_one=True, most=_MOST_LISTED)
@@ -191,7 +193,7 @@ def _read(lines: Any, prefix: str) -> Lives:
     return lives
 
 
-def _the_one(lives: Lives, lines: Any, options: argparse.Namespace) -> Life | None:
+def _the_one(lives: Lives, lines: Lines, options: argparse.Namespace) -> Life | None:
     """None where none was asked for, and there are several."""
     found = list(lives.all.values())
     if options.conn is None and len(found) > 1:
@@ -207,7 +209,7 @@ def _the_one(lives: Lives, lines: Any, options: argparse.Namespace) -> Life | No
     return life
 
 
-def _nothing(lines: Any, options: argparse.Namespace) -> str:
+def _nothing(lines: Lines, options: argparse.Namespace) -> str:
     if not lines.read:
         what = "has one line, which is cut off" if lines.cut_off is not None else "is empty"
         return f"--file: {lines.name} {what}; give a file that --format json wrote"

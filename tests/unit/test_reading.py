@@ -119,6 +119,7 @@ def test_wherever_a_file_is_cut_what_is_whole_is_read(events: list[Event], data:
         (f'{{"event":"lost",{TIME},"count":{1 << 64},"where":"ring"}}\n', "count: no number is above"),
         (f'{{"event":"lost",{TIME},"count":1,"where":"ring","from":"yesterday"}}\n', "from: 'yesterday' is no time"),
         ('{"event":"lost","time":"2026-13-20T07:50:09.123456789Z","count":1,"where":"a"}\n', "time: '2026-13-20"),
+        ('{"event":"lost","time":"1969-12-31T23:59:59.999999999Z","count":1,"where":"a"}\n', "time: '1969-12-31"),
         ('{"event":"lost","time":"2026-11-20T07:50:09Z","count":1,"where":"a"}\n', "time: '2026-11-20T07:50:09Z' is"),
         (f'{{"event":"lost",{TIME},"count":1,"where":"\\ud800"}}\n', "it is no JSON"),
         (f'{{{OUT},"pid":"7"}}\n', "pid: expected int | null, got str"),

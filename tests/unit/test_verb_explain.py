@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytracecon.cli import main
 from pytracecon.commands import explain as verb
@@ -40,6 +42,7 @@ from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.outputs.lives import LifeScreens
 from pytracecon.text import width
 from pytracecon.views.explain import choice, screen
+from unit.test_outputs import an_event
 
 Explain = Callable[..., tuple[int, str, str]]
 
@@ -361,6 +364,19 @@ def test_a_long_life_is_bounded_and_says_so() -> None:
     assert "501 more segments sent again or resets, not listed" in screen(life, lambda: None)
 
 
+ALL: tuple[type[Event], ...] = (
+    Connect,
+    Established,
+    Failed,
+    Accept,
+    Close,
+    Existing,
+    State,
+    Retransmit,
+    Reset,
+    Lookup,
+    Lost,
+)
 FOREIGN = "\x1b]52;c;eA==\x07\u202e\n"
 
 
@@ -385,6 +401,17 @@ def test_nothing_foreign_is_obeyed_whichever_key_it_is_in() -> None:
         assert all(line.isprintable() for line in shown.splitlines()), shown
         listed = choice([life_of(events)], lambda terminal=terminal: terminal, utc=True)  # type: ignore[misc]
         assert all(line.isprintable() for line in listed.splitlines()), listed
+
+
+@given(st.lists(st.one_of([an_event(kind) for kind in ALL]), min_size=1, max_size=8), st.sampled_from([None, 80]))
+def test_whatever_a_file_says_there_is_a_screen(events: list[Event], terminal: int | None) -> None:
+    lives = Lives(the_one=True)
+    for event in events:
+        lives.take(replace(event, conn=CONN) if isinstance(event, ConnectionEvent) else event)
+    for life in lives.all.values():
+        shown = screen(life, lambda: terminal, lost=lives.lost_in(life))
+        assert all(line.isprintable() for line in shown.splitlines())
+        assert shown.endswith("\n")
 
 
 @pytest.mark.parametrize("terminal", [1, 20, 40, 60, 80, 200])
@@ -592,7 +619,7 @@ def test_a_file_says_what_was_said_live(explain: Explain) -> None:
         assert explain(events) == (0, *live(events), "")
 
 
-@pytest.mark.parametrize("conn", [CONN, CONN.upper(), "00003fa", CONN[:12]])
+@pytest.mark.parametrize("conn", [CONN, CONN.upper(), "00003fa", CONN[:12], "3fa2"])
 def test_one_of_several_is_named_by_how_its_identity_begins(explain: Explain, conn: str) -> None:
     assert explain(TWO, conn) == (0, told(WHOLE), "")
 
