@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, BinaryIO, Union, get_type_hints
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = ["InputFailed", "Lines", "open_file"]
 _LONGEST = 1 << 20
 _GREATEST = (1 << 64) - 1
 _LAST_PORT = 65535
+_INSTANTS = frozenset({"from", "to"})
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]{9})Z", re.ASCII)
 _BEGINS = b'{"event":"'
 _REMEDY = "give a file that --format json wrote"
@@ -163,14 +165,13 @@ _NATURALS: dict[Any, Any] = {int: _Natural, int | None: _Natural | None, list[in
 def _typed(kind: type[Event]) -> type[msgspec.Struct]:
     """The structure of such a line. Its fields are numbered: `from` cannot be the name of one."""
     hints = get_type_hints(Process) | get_type_hints(kind)
-    instants = {"from": str | None, "to": str | None}
     required = {field.name for field in fields(kind)} - {"time_ns"}
     required -= {name for name in required if type(None) in getattr(hints[name], "__args__", ())}
     columns: list[tuple[str, Any] | tuple[str, Any, Any]] = [("time", str)]
     names: dict[str, str] = {}
     for number, key in enumerate(keys(kind)):
         names[f"f{number}"] = key
-        hint = instants[key] if key in instants else hints[key]
+        hint = str | None if key in _INSTANTS else hints[key]
         hint = _NATURALS.get(hint, hint)
         columns.append((f"f{number}", hint) if key in required else (f"f{number}", hint, None))
     return msgspec.defstruct(
@@ -180,33 +181,39 @@ def _typed(kind: type[Event]) -> type[msgspec.Struct]:
 
 def _builder(kind: type[Event]) -> Callable[[Any], Event]:
     """What makes the event of a structure's values."""
-    place = {key: f"f{number}" for number, key in enumerate(keys(kind))}
-    of_process = [(field.name, place[field.name]) for field in fields(Process) if field.name in place]
-    own = [(field.name, place[field.name]) for field in fields(kind) if field.name in place]
-    hints = get_type_hints(Process) | get_type_hints(kind)
-    numbers = [(name, at) for name, at in place.items() if hints.get(name) in _NATURALS]
-    ends = [(name, at) for name, at in place.items() if hints.get(name) == Endpoint | None]
-    instants = [(f"{key}_ns", key, place[key]) for key in ("from", "to") if key in place]
+    names = keys(kind)
+    get = attrgetter("time", *(f"f{number}" for number in range(len(names))))
+    own = {field.name for field in fields(kind)}
+    of_process = [field.name for field in fields(Process)] if "process" in own else []
 
     def build(row: Any) -> Event:
-        for name, at in numbers:
-            value = getattr(row, at)
-            if value is not None and (value if isinstance(value, int) else max(value, default=0)) > _GREATEST:
-                raise _Wrong(f"{name}: no number is above {_GREATEST}")
-        for name, at in ends:
-            end = getattr(row, at)
-            if end is not None and not 0 <= end.port <= _LAST_PORT:
-                raise _Wrong(f"{name}.port: {_LAST_PORT} is the last one, and 0 the first")
-        values: dict[str, Any] = {name: getattr(row, at) for name, at in own}
+        time, *found = get(row)
+        values = {name: value for name, value in zip(names, found, strict=True) if value is not None}
+        for name, value in values.items():
+            if type(value) is not str:
+                _judge(name, value)
+        for key in _INSTANTS & values.keys():
+            values[f"{key}_ns"] = _nanoseconds(key, values.pop(key))
         if of_process:
-            known = {name: value for name, at in of_process if (value := getattr(row, at)) is not None}
+            known = {name: values.pop(name) for name in of_process if name in values}
             values["process"] = Process(**known) if known else None
-        for name, key, at in instants:
-            text = getattr(row, at)
-            values[name] = None if text is None else _nanoseconds(key, text)
-        return kind(_nanoseconds("time", row.time), **values)
+        return kind(_nanoseconds("time", time), **values)
 
     return build
+
+
+def _judge(name: str, value: object) -> None:
+    """What the types do not say."""
+    if type(value) is int:
+        wrong = value > _GREATEST
+    elif type(value) is list:
+        wrong = any(type(each) is int and each > _GREATEST for each in value)
+    elif type(value) is Endpoint:
+        wrong = not 0 <= value.port <= _LAST_PORT
+    else:
+        return
+    if wrong:
+        raise _Wrong(f"{name}: there is no such number")
 
 
 _KINDS: tuple[type[Event], ...] = tuple(
