@@ -109,6 +109,7 @@ class Life:
     def has_beginning(self) -> bool:
         """An event tells how it began."""
         begun = any(each.old in ("CLOSE", "LISTEN") or each.new in ("SYN_SENT", "SYN_RECV") for each in self.all(State))
+        begun |= any(each.segment in ("syn", "synack") for each in self.all(Retransmit))
         return begun or any(isinstance(event, (Connect, Established, Accept, Failed)) for event in self.events)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytracecon.events import Accept, Close, Connect, Established, Existing, Failed, Reset, State
+from pytracecon.events import Accept, Close, Connect, Established, Existing, Failed, Reset, Retransmit, State
 from pytracecon.lives import Life
 from pytracecon.views.wording import UNKNOWN, duration, size
 
@@ -112,12 +112,12 @@ def _unacknowledged(end: Close) -> str:
 
 def _state(life: Life) -> str:
     """The last one that is told, or what is certain."""
-    state = next((event.new for event in reversed(list(life.all(State))) if event.new is not None), None)
-    if state is not None:
-        return state
-    existing = life.the(Existing)
-    if existing is not None and existing.state is not None:
-        return existing.state
+    for event in reversed(life.events):
+        state = event.new if isinstance(event, State) else None
+        if isinstance(event, (Existing, Retransmit)):
+            state = event.state
+        if state is not None:
+            return state
     if any(isinstance(event, (Established, Accept)) for event in life.events):
         return "ESTABLISHED"
     return "SYN_SENT" if life.the(Connect) is not None else UNKNOWN

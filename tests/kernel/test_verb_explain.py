@@ -18,14 +18,16 @@ from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.outputs.lives import LifeScreens
 from pytracecon.views.explain import screen
 from traffic.actor import DEADLINE, Actor
-from traffic.end import End, close, connect, pair
+from traffic.end import End, close, connect, listen, pair
 from traffic.naming import assert_asked, the_lookup
+from traffic.network import Network
 from traffic.peers import TOP, Ours, tracing
 from traffic.resolver import Place
 from traffic.story import event_of, story
 from traffic.trace import Trace
 
-EVERY = "connect,established,failed,accept,close,lookup,state,retransmit,reset"
+UNNAMED = "connect,established,failed,accept,close,state,retransmit,reset"
+EVERY = f"{UNNAMED},lookup"
 
 
 @pytest.fixture
@@ -154,6 +156,37 @@ def test_why_there_was_none(everything_of: Trace, client: Actor) -> None:
         told["end"] == "refused (ECONNREFUSED): a reset came in answer to the SYN, as where nothing listens on port 9"
     )
     assert told["reset"] == "received in SYN_SENT"
+
+
+def test_why_nobody_answered(traced: Callable[..., Trace], network: Network) -> None:
+    trace = traced(events=UNNAMED, netns=network.path)
+    client, listener = network.actor("client"), listen(network.actor("server"), backlog=0)
+    connect(client, listener.address)
+    late = connect(client, listener.address, options={"TCP_SYNCNT": 1})
+    assert late.error == "ETIMEDOUT"
+    told = facts(screen(life_of(trace.settle(), late), lambda: None))
+    count = network.syns_resent
+    assert count > 0
+    assert told["sent again"] == f"{count} segment{'s' if count > 1 else ''}: {count} SYN"
+    often = f"{count} times" if count > 1 else "once"
+    assert told["end"] == f"timed out (ETIMEDOUT): no answer came to the SYN; the SYN was sent again {often}"
+
+
+def test_what_is_sent_again_is_as_the_kernel_counts_it(traced: Callable[..., Trace], network: Network) -> None:
+    """All of what is larger than a header is dropped on its way in, but for the first two and what comes slowly."""
+    trace = traced(events=UNNAMED, netns=network.path)
+    client, listener = network.actor("client"), listen(network.actor("server"))
+    near, far = pair(client, listener)
+    large = f"add rule inet t in tcp dport {listener.address[1]} meta length > 200"
+    chain = "add table inet t; add chain inet t in { type filter hook input priority 0; }"
+    network.run("nft", f"{chain}; {large} limit rate over 1/hour burst 2 packets accept; {large} drop")
+    near.send(50_000)
+    far.receive_all()
+    close(near, far)
+    life = life_of(trace.settle(), near)
+    count = client.segments_resent
+    assert count > 0
+    assert facts(screen(life, lambda: None))["sent again"] == f"{count} segment{'s' if count > 1 else ''}: {count} data"
 
 
 def shape(text: str) -> list[str]:

@@ -288,6 +288,10 @@ CLOSED: dict[str, Any] = {"tx_bytes": 10, "tx_acked": 4, "rx_bytes": 0, "retrans
         ([Close(NOW, **ENDS)], "how is not known"),
         ([Connect(NOW, **ENDS)], "not among these events; the last state is SYN_SENT"),
         ([Existing(NOW, **ENDS, state="CLOSE_WAIT")], "not among these events; the last state is CLOSE_WAIT"),
+        (
+            [Retransmit(NOW, **SERVED, segment="synack", state="SYN_RECV")],
+            "not among these events; the last state is SYN_RECV",
+        ),
         ([Reset(NOW, **ENDS, sent=True)], "not among these events; the last state is ?"),
     ],
 )
@@ -299,6 +303,8 @@ def test_how_it_ended_and_why_in_words(events: list[Event], why: str) -> None:
     ("events", "missing"),
     [
         (WHOLE, None),
+        ([Retransmit(NOW, **SERVED, segment="synack")], None),
+        ([Retransmit(NOW, **SERVED, segment="data")], "how it began is not among these events"),
         ([Close(NOW, **ENDS)], "how it began is not among these events"),
         ([Close(NOW, **ENDS, pre_existing=True)], "it is older than the tracer: how it began was not seen"),
         (
