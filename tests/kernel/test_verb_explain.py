@@ -162,7 +162,7 @@ def test_why_nobody_answered(traced: Callable[..., Trace], network: Network) -> 
     trace = traced(events=UNNAMED, netns=network.path)
     client, listener = network.actor("client"), listen(network.actor("server"), backlog=0)
     connect(client, listener.address)
-    late = connect(client, listener.address, options={"TCP_SYNCNT": 1})
+    late = connect(client, listener.address, source=("127.0.0.1", 4000), options={"TCP_SYNCNT": 1})
     assert late.error == "ETIMEDOUT"
     told = facts(screen(life_of(trace.settle(), late), lambda: None))
     count = network.syns_resent
