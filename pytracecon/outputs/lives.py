@@ -79,6 +79,7 @@ class LifeScreens:
 
     def sum_up(self, *, last: bool) -> list[Piece]:
         """Those that their own process reset, if that is not told after all; and at the end those that are not over."""
+        self._begun |= last and self._terminal() is not None  # behind the ^C of a terminal
         late = [life for life in self._awaits_reset.values() if last or life.conn in self._waited]
         self._waited = set(self._awaits_reset)
         told = [self._screen(life) for life in late if self._is_wanted(life)]

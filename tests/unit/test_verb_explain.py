@@ -514,6 +514,13 @@ def test_those_that_are_not_over_are_told_at_the_end() -> None:
     assert listed.count("not over, SYN_SENT\n") == 11
 
 
+def test_on_a_terminal_they_stand_behind_the_ctrl_c() -> None:
+    opened = Connect(NOW, **ENDS)
+    screens = LifeScreens(utc=True).onto(lambda: 80, coloured=False)
+    assert not screens.passes(opened)
+    assert [piece.decode() for piece, _ in screens.sum_up(last=True)] == ["\n" + told([opened], 80)]
+
+
 @pytest.mark.parametrize(
     ("line", "chosen"),
     [
