@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,14 @@ from traffic.trace import Trace
 
 UNNAMED = "connect,established,failed,accept,close,state,retransmit,reset"
 EVERY = f"{UNNAMED},lookup"
+
+
+@pytest.fixture(autouse=True)
+def python_handles_sigint() -> Iterator[None]:
+    """`main` gives SIGINT back to the kernel, for a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -199,7 +207,6 @@ def shape(text: str) -> list[str]:
 def test_the_command_tells_what_it_writes(place: Place, client: Actor, tmp_path: Path) -> None:
     """One tells live and ends by itself; one writes, and what it wrote is told with no privilege at all."""
     events = tmp_path / "events.jsonl"
-    tmp_path.chmod(0o755)
     here = f"--netns {place.path} --comm client"
     live, writes = Ours("explain", f"{here} --count 2"), Ours("explain", f"{here} --format json -o {events}")
     with tracing([live, writes]):

@@ -6,9 +6,10 @@ import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ REFUSED: list[Event] = [
     Failed(NOW + MS, **ENDS, error="ECONNREFUSED", reason="refused", latency_ns=MS, syn_retransmits=0),
 ]
 SERVED = ENDS | {"conn": OTHER, "direction": "in", "owner": "accept", "comm": "nginx", "pid": 998}
+
+
+@pytest.fixture(autouse=True)
+def python_handles_sigint() -> Iterator[None]:
+    """`main` gives SIGINT back to the kernel, for a process of its own."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
