@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 
-from pytracecon import Accept, Close, ConnectionEvent, Established, Failed, Reset, Retransmit, State
+from pytracecon import Accept, Close, ConnectionEvent, Established, Failed, Reset, Retransmit, State, Tracer
 from traffic.actor import Actor
 from traffic.end import End, Listener, close, connect, listen, pair
 from traffic.network import Network
-from traffic.trace import Trace
+from traffic.trace import Beacon, Trace
 
 EVERYTHING = "state,retransmit,reset,connect,established,failed,accept,close"
 ADDRESSES = {"IPv4": "127.0.0.1", "IPv6": "::1", "IPv4-mapped": "::ffff:127.0.0.1"}
@@ -22,9 +22,17 @@ FIRST = ["ESTABLISHED FIN_WAIT1", "FIN_WAIT1 FIN_WAIT2", "FIN_WAIT2 CLOSE"]
 SECOND = ["ESTABLISHED CLOSE_WAIT", "CLOSE_WAIT LAST_ACK", "LAST_ACK CLOSE"]
 
 
+@pytest.fixture(scope="module")
+def watching(beacon: Beacon) -> Iterator[Trace]:
+    with Tracer(events=EVERYTHING, names=False, ring_size="64M") as tracer:
+        yield Trace(tracer, beacon)
+
+
 @pytest.fixture
-def trace(traced: Callable[..., Trace], network: Network) -> Trace:
-    return traced(netns=network.path, events=EVERYTHING)
+def trace(watching: Trace) -> Trace:
+    """What is told from now on, of one tracer for all tests that ask for no other."""
+    watching.restart()
+    return watching
 
 
 @pytest.fixture
@@ -40,6 +48,10 @@ def of(trace: Trace, end: End) -> list[ConnectionEvent]:
         for event in trace.events
         if isinstance(event, ConnectionEvent) and (event.local_port, event.remote_port) == (end.local[1], end.remote[1])
     ]
+
+
+def within(trace: Trace, network: Network) -> list[ConnectionEvent]:
+    return [event for event in trace.events if isinstance(event, ConnectionEvent) and event.netns == network.inode]
 
 
 def changes(events: list[ConnectionEvent]) -> list[str]:
@@ -94,22 +106,22 @@ def test_a_child_is_its_listeners_until_it_is_taken(trace: Trace, client: Actor,
     assert len({event.conn for event in events}) == 1
 
 
-def test_a_listener_has_states_of_its_own(trace: Trace, server: Actor) -> None:
+def test_a_listener_has_states_of_its_own(trace: Trace, network: Network, server: Actor) -> None:
     listener = listen(server)
     listener.close()
     trace.settle()
-    events = [event for event in trace.events if isinstance(event, State)]
-    assert changes(list(events)) == ["CLOSE LISTEN", "LISTEN CLOSE"]
+    events = within(trace, network)
+    assert changes(events) == ["CLOSE LISTEN", "LISTEN CLOSE"]
     assert {(event.pid, event.local_port, event.remote_port) for event in events} == {
         (server.pid, listener.address[1], None)
     }
     assert len({event.conn for event in events}) == 1
 
 
-def test_a_refusal_has_its_port_from_the_first_state_on(trace: Trace, client: Actor) -> None:
+def test_a_refusal_has_its_port_from_the_first_state_on(trace: Trace, network: Network, client: Actor) -> None:
     client.do("refused", 1, "127.0.0.1", 9)
     trace.settle()
-    events = [event for event in trace.events if isinstance(event, ConnectionEvent)]
+    events = within(trace, network)
     states = [event for event in events if isinstance(event, State)]
     assert changes(events) == ["CLOSE SYN_SENT", "SYN_SENT CLOSE"]
     assert [event.meaning for event in states] == ["open", "refused"]
@@ -188,8 +200,8 @@ def drop(network: Network) -> Callable[[str], None]:
     return rule
 
 
-def retransmits(trace: Trace) -> list[Retransmit]:
-    return [event for event in trace.events if isinstance(event, Retransmit)]
+def retransmits(trace: Trace, network: Network) -> list[Retransmit]:
+    return [event for event in within(trace, network) if isinstance(event, Retransmit)]
 
 
 def test_each_syn_that_is_sent_again_is_told(
@@ -203,18 +215,18 @@ def test_each_syn_that_is_sent_again_is_told(
     far = listener.accept()
     close(near, far)
     trace.settle()
-    told = retransmits(trace)
+    told = retransmits(trace, network)
     assert sum(event.segments or 0 for event in told) == network.syns_resent == client.segments_resent > 0
     assert {(e.segment, e.state, e.meaning, e.pid) for e in told} == {
         ("syn", "SYN_SENT", "slow_establishing", client.pid)
     }
-    (established,) = [event for event in trace.events if isinstance(event, Established)]
+    (established,) = [event for event in within(trace, network) if isinstance(event, Established)]
     assert {event.conn for event in told} == {established.conn}
     assert established.syn_retransmits == len(told)
 
 
 def test_each_answer_to_a_syn_that_is_sent_again_is_told(
-    trace: Trace, client: Actor, listener: Listener, drop: Callable[[str], None]
+    trace: Trace, network: Network, client: Actor, listener: Listener, drop: Callable[[str], None]
 ) -> None:
     """There is no socket for it yet; the connection that comes of it has the same identity."""
     drop(
@@ -225,16 +237,16 @@ def test_each_answer_to_a_syn_that_is_sent_again_is_told(
     far = listener.accept()
     close(near, far)
     trace.settle()
-    answers = [event for event in retransmits(trace) if event.segment == "synack"]
+    answers = [event for event in retransmits(trace, network) if event.segment == "synack"]
     assert answers
-    assert sum(event.segments or 0 for event in retransmits(trace)) == client.segments_resent
+    assert sum(event.segments or 0 for event in retransmits(trace, network)) == client.segments_resent
     assert {(event.pid, event.owner, event.direction) for event in answers} == {(listener.actor.pid, "listen", "in")}
-    (accept,) = [event for event in trace.events if isinstance(event, Accept)]
+    (accept,) = [event for event in within(trace, network) if isinstance(event, Accept)]
     assert {event.conn for event in answers} == {accept.conn}
 
 
 def test_each_segment_of_data_that_is_sent_again_is_told(
-    trace: Trace, client: Actor, listener: Listener, drop: Callable[[str], None]
+    trace: Trace, network: Network, client: Actor, listener: Listener, drop: Callable[[str], None]
 ) -> None:
     near, far = pair(client, listener)
     large = f"add rule inet t in tcp dport {listener.address[1]} meta length > 200"
@@ -243,6 +255,6 @@ def test_each_segment_of_data_that_is_sent_again_is_told(
     far.receive_all()
     close(near, far)
     trace.settle()
-    told = retransmits(trace)
+    told = retransmits(trace, network)
     assert sum(event.segments or 0 for event in told) == client.segments_resent > 0
     assert {(event.segment, event.pid) for event in told} == {("data", client.pid)}

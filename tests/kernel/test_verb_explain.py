@@ -26,6 +26,8 @@ from traffic.resolver import Place
 from traffic.story import event_of, story
 from traffic.trace import Trace
 
+pytestmark = pytest.mark.slow(reason="what the kernel tells, test_states.py holds against the ends in each kernel")
+
 UNNAMED = "connect,established,failed,accept,close,state,retransmit,reset"
 EVERY = f"{UNNAMED},lookup"
 

@@ -171,6 +171,7 @@ def test_a_row_for_each_change_of_each_end(town: Town) -> None:
             assert spent(rest[0]) <= (life.closed[1] - opened[0]) / 1e6 + 0.001
 
 
+@pytest.mark.slow(reason="what the kernel tells, test_states.py holds against the ends")
 def test_listeners_have_rows_of_their_own(town: Town) -> None:
     lines = town.tell([""])[""]
     rows = [line.split() for line in lines[1:]]
@@ -241,6 +242,7 @@ def closes_first(life: Life) -> bool:
     return (life.changes[2:] == FIRST) == (life.end.direction == "out")
 
 
+@pytest.mark.slow(reason="what the kernel tells, test_states.py holds against the ends")
 def test_the_journal_has_an_entry_for_each_change(town: Town, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))
