@@ -300,7 +300,8 @@ def assert_same_changes(town: Town, lines: list[str]) -> None:
         for ends, rows in their_rows.items():
             assert changes(our_rows[ends]) == changes(rows), line
             for our, their in zip(our_rows[ends], rows, strict=True):
-                assert abs(spent(our) - spent(their)) < 5, (our, their)
+                # Two programs, one after the other: in a guest, the processor may be away in between.
+                assert abs(spent(our) - spent(their)) < 5 + spent(their) / 10, (our, their)
 
 
 def comparable(lines: list[str]) -> list[Row]:

@@ -1,21 +1,21 @@
-"""Virtual servers of IPVS, in a namespace of the test's own: `python ipvs.py WHAT AS-JSON`, run inside."""
+"""Virtual servers of IPVS, in a namespace of the test's own."""
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
 import struct
 import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, inet_ntoa
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from traffic.network import Network
+from traffic.network import Network
 
 METHODS = {"masquerading": 0, "tunnel": 2, "direct routing": 3}
 
 Address = tuple[str, int]
+
+_NETWORK = 0x40000000  # CLONE_NEWNET
 
 
 def is_there() -> bool:
@@ -31,16 +31,27 @@ def is_there() -> bool:
 
 def add(network: Network, virtual: Address, *real: Address, method: str = "masquerading") -> None:
     """A virtual server that takes its real ones in turn."""
-    said = json.dumps({"virtual": virtual, "real": real, "method": METHODS[method]})
-    network.run(sys.executable, __file__, said)
+    with ThreadPoolExecutor(1) as inside:
+        inside.submit(_enter, network).result()
+        inside.submit(_add, virtual, real, METHODS[method]).result()
+
+
+def _enter(network: Network) -> None:
+    """Only the calling thread, which ends in there."""
+    handle = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(handle, _NETWORK):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(handle)
 
 
 def _family(addr: str) -> int:
     return AF_INET6 if ":" in addr else AF_INET
 
 
-def _add(virtual: Address, real: list[Address], method: int) -> None:
-    from pyroute2 import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - inside the namespace only
+def _add(virtual: Address, real: tuple[Address, ...], method: int) -> None:
+    from pyroute2 import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
 
     family = _family(virtual[0])
     with IPVS() as ipvs:
@@ -53,8 +64,3 @@ def _add(virtual: Address, real: list[Address], method: int) -> None:
         for addr, port in real:
             dest = IPVSDest(addr_family=_family(addr), addr=addr, port=port, fwd_method=method)
             ipvs.dest("add", service=service, dest=dest)
-
-
-if __name__ == "__main__":
-    given: dict[str, Any] = json.loads(sys.argv[1])
-    _add(given["virtual"], given["real"], given["method"])
