@@ -227,6 +227,7 @@ def test_a_child_that_is_gone_ran_what_its_older_parent_runs(traced: Callable[..
     assert event.parents == [parent.pid, *ancestors(parent.pid)][:8]
 
 
+@pytest.mark.slow(reason="one more tracer, for what user space makes of the same records")
 def test_the_fast_way_to_json_tells_the_same(traced: Callable[..., Trace], network: Network) -> None:
     trace = traced(netns=network.path)
     pids = [knock(network, SHELL, f"word {number}", '"\\\x1b', "ü") for number in range(3)]
@@ -277,6 +278,7 @@ def test_a_cgroup_older_than_the_tracer_is_found_by_its_id(
     assert event.pod == "01234567-89ab-cdef-0123-456789abcdef"
 
 
+@pytest.mark.slow(reason="one more tracer, for what user space makes of the same records")
 @pytest.mark.parametrize("form", ["events", "json"])
 def test_the_name_of_a_container_is_told_when_its_engine_has_told_it(
     traced: Callable[..., Trace],
@@ -314,6 +316,7 @@ def test_the_name_of_a_container_is_told_when_its_engine_has_told_it(
         (scope.parent / "cgroup.procs").write_text(str(client.pid))
 
 
+@pytest.mark.slow(reason="one more tracer, for what user space makes of the same records")
 @pytest.mark.parametrize(
     ("option", "pattern"),
     [
@@ -339,6 +342,7 @@ def test_an_owner_that_does_not_fit_is_left_out(
     assert trace.tracer.stats.left_out == 2
 
 
+@pytest.mark.slow(reason="one more tracer, for what user space makes of the same records")
 def test_who_wants_to_know_nothing_of_owners_attaches_nothing_for_them(
     traced: Callable[..., Trace], network: Network
 ) -> None:
