@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pytracecon import existing, loader
 from pytracecon.errors import PytraceconError
 from pytracecon.filters import Filters
-from pytracecon.probes import NEEDS, Candidate, Need, Probe
+from pytracecon.probes import NEEDS, WATCHED, Candidate, Need, Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,9 @@ def try_all(filters: Filters) -> tuple[list[NeedReport], PytraceconError | None]
     """One report a need, in the order of `NEEDS`; and why there can be no tracer, if there can be none."""
     probes: list[Probe] = []
     problem = None
-    # With a process to follow every need is wanted; and with this one nobody else is recorded meanwhile.
-    filters = replace(filters, pids=(os.getpid(),))
+    # With a process to follow and states to tell every need is wanted that can be met, and with this process nobody
+    # else is recorded meanwhile.
+    filters = replace(filters, pids=(os.getpid(),), events=filters.events | WATCHED)
     try:
         with contextlib.closing(loader.load(filters)) as loaded:
             existing.read_existing(loaded)

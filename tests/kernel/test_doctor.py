@@ -20,7 +20,9 @@ import pytest
 
 import pytracecon
 from pytracecon import PytraceconError, Tracer, cli
-from pytracecon.probes import NEEDS, RUNGS, candidates
+from pytracecon.filters import Filters
+from pytracecon.filters.values import EVENTS
+from pytracecon.probes import NEEDS, RUNGS, WATCHED, candidates, ipvs_is_loaded
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others
 
 PACKAGE = Path(pytracecon.__file__).parent
@@ -160,28 +162,46 @@ def test_what_it_says_of_btf_sysctls_and_mounts_is_so(told: Any) -> None:
     assert told["tracefs"]["usable"]
 
 
+def of(told: Any, name: str) -> Any:
+    """What is told of that need."""
+    return next(need for need in told["needs"] if need["need"] == name)
+
+
 def mounts(kind: str) -> list[str]:
     return output("findmnt", "-n", "-l", "-t", kind, "-o", "TARGET").split()
+
+
+EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED)}
+"""For this every need is wanted, but for what there is not (IPVS)."""
 
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_a_rung_works_where_the_doctor_says_so(told: Any, rung: str) -> None:
     """Forced upon a tracer, it is taken or refused, exactly as the table says."""
-    columns = [[each["works"] for each in need["candidates"] if each["rung"] == rung] for need in told["needs"]]
+    wanted = [need for need in NEEDS if need.wanted(Filters.parse(**EVERYTHING))]
+    needs = [need for need in told["needs"] if need["need"] in {each.name for each in wanted}]
+    columns = [[each["works"] for each in need["candidates"] if each["rung"] == rung] for need in needs]
     if all(any(column) for column in columns if column):
-        with Tracer(probes=rung, pid=os.getpid()) as tracer:
+        with Tracer(probes=rung, **EVERYTHING) as tracer:
             taken = {probe.need: probe.rung for probe in tracer.probes if probe.attached}
-        assert taken == {need.name: candidates(need, rung)[0].rung for need in NEEDS}
+        assert taken == {need.name: candidates(need, rung)[0].rung for need in wanted}
     else:
-        with pytest.raises(PytraceconError, match=f"--probes {rung} does not work here"):
-            Tracer(probes=rung, pid=os.getpid())
+        with (
+            pytest.raises(PytraceconError, match=f"--probes {rung} does not work here"),
+            Tracer(probes=rung, **EVERYTHING),
+        ):
+            pass
 
 
 def test_it_names_the_probes_that_a_tracer_takes(told: Any) -> None:
-    with Tracer(pid=os.getpid()) as tracer:
+    with Tracer(**EVERYTHING) as tracer:
         taken = [probe for probe in tracer.probes if probe.attached]
     assert told["ok"]
     for need in told["needs"]:
+        if need["rung"] is None:
+            assert need["need"] not in {probe.need for probe in taken}
+            assert not any(each["works"] for each in need["candidates"])
+            continue
         assert need["programs"] == [probe.name for probe in taken if probe.need == need["need"]]
         assert {need["rung"]} == {probe.rung for probe in taken if probe.need == need["need"]}
         best = next(each for each in need["candidates"] if each["works"])
@@ -198,7 +218,7 @@ def test_everything_is_tried_and_nothing_stays() -> None:
     assert done.stdout.endswith("\nTCP connections can be traced.\n")
     table = done.stdout.partition("\nNEED ")[2]
     named = re.findall(r"^(\S+(?: \S+)?)  .*(?:fentry|kprobe|tracepoint|iterator|uprobe)$", table, re.MULTILINE)
-    assert named == [need.name for need in NEEDS]
+    assert named == [need.name for need in NEEDS if need.name != "services" or ipvs_is_loaded()]
 
 
 def test_an_ordinary_user_learns_what_is_missing(folder: Path) -> None:
@@ -229,7 +249,7 @@ def test_root_without_a_capability_learns_which(told: Any, missing: str, status:
     assert there["exit_status"] == status
     if status:
         assert f"needs {missing}" in there["problem"]
-    sockops = there["needs"][1]["candidates"][2]
+    sockops = of(there, "first syn")["candidates"][2]
     assert not sockops["works"]
     if missing == "CAP_NET_ADMIN":
         assert "CAP_NET_ADMIN" in sockops["reason"]
@@ -274,11 +294,11 @@ def test_a_btf_file_of_this_kernel_serves_where_it_shows_none(folder: Path) -> N
     told = run_in(lambda: mount(f"mount --bind {empty} /sys/kernel/btf"), "--btf", str(path))
     assert told["ok"]
     assert told["btf"] == {"path": str(path), "size": path.stat().st_size, "problem": None}
-    typed, raw = told["needs"][0]["candidates"]
+    typed, raw = of(told, "states")["candidates"]
     assert not typed["works"]
     assert "no BTF of its own" in typed["reason"]
     assert raw["works"]
-    assert told["needs"][0]["programs"] == raw["programs"]
+    assert of(told, "states")["programs"] == raw["programs"]
 
 
 def test_lockdown_is_read_where_it_can_be(told: Any, folder: Path) -> None:
@@ -305,7 +325,7 @@ def test_without_cgroup2_only_what_needs_it_is_missing() -> None:
     assert told["ok"]
     assert told["cgroup2"]["mounts"] == []
     assert "mount -t cgroup2" in told["cgroup2"]["problem"]
-    first_syn, attempts = told["needs"][1]["candidates"][2], told["needs"][2]["candidates"][2]
+    first_syn, attempts = of(told, "first syn")["candidates"][2], of(told, "attempts")["candidates"][2]
     assert not first_syn["works"]
     assert "cgroup2 is not mounted" in first_syn["reason"]
     assert attempts["works"]
@@ -318,7 +338,7 @@ def test_tracefs_is_found_where_it_is_mounted_and_reached_where_it_is_not() -> N
     points = [*mounts("tracefs"), *mounts("debugfs")]
     nowhere = run_in(lambda: mount("; ".join(f"umount -l {point}" for point in points)))
     assert nowhere["tracefs"] == {"mounts": [], "usable": True, "problem": None}
-    assert nowhere["needs"][2]["candidates"][2]["works"]
+    assert of(nowhere, "attempts")["candidates"][2]["works"]
     place = "/sys/kernel/tracing"
     there = run_in(lambda: mount(f"findmnt {place} >/dev/null || mount -t tracefs none {place}"), *NO_LIBBPF)
     assert place in there["tracefs"]["mounts"]

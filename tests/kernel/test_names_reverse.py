@@ -54,6 +54,7 @@ def told_of(process: subprocess.Popen[str], port: int) -> list[dict[str, Any]]:
     return events
 
 
+@pytest.mark.slow(reason="no kernel has a say in it")
 def test_an_address_is_asked_for_its_name_without_waiting_for_it(
     reversing: subprocess.Popen[str], place: Place, client: Actor
 ) -> None:

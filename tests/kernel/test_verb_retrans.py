@@ -69,6 +69,7 @@ def shown(end: End) -> tuple[str, str]:
     return near, far
 
 
+@pytest.mark.slow(reason="what the kernel tells, test_states.py holds against the ends and its counts")
 def test_counts_are_the_kernel_s_own(bad: Bad) -> None:
     wrote = bad.tell(["-c", "--segment"])
     header, *rows = (line.split() for line in wrote["-c"])
@@ -83,6 +84,7 @@ def test_counts_are_the_kernel_s_own(bad: Bad) -> None:
     assert {tuple(row[6:8]) for row in rows} == {("SYN_SENT", "SYN"), ("ESTABLISHED", "DATA")}
 
 
+@pytest.mark.slow(reason="what the kernel tells, test_states.py holds against the ends and its counts")
 def test_what_a_path_of_an_mptcp_connection_sends_again_is_told(bad: Bad) -> None:
     if bad.client.attempt("socket", 4, "mptcp").errno:
         pytest.skip("no MPTCP in this kernel")
