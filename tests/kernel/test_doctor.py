@@ -221,6 +221,7 @@ def test_everything_is_tried_and_nothing_stays() -> None:
     assert named == [need.name for need in NEEDS if need.name != "services" or ipvs_is_loaded()]
 
 
+@pytest.mark.slow(reason="starts a Python that no kernel has a say in")
 def test_an_ordinary_user_learns_what_is_missing(folder: Path) -> None:
     shutil.copytree(PACKAGE, folder / "pytracecon", ignore=shutil.ignore_patterns("__pycache__"))
     shell(f"chmod -R a+rX {folder}")
@@ -239,7 +240,11 @@ def test_an_ordinary_user_learns_what_is_missing(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "status"),
-    [("CAP_PERFMON", 77), ("CAP_BPF", 77), pytest.param("CAP_NET_ADMIN", 0, marks=pytest.mark.slow)],
+    [
+        ("CAP_PERFMON", 77),
+        pytest.param("CAP_BPF", 77, marks=pytest.mark.slow),
+        pytest.param("CAP_NET_ADMIN", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_root_without_a_capability_learns_which(told: Any, missing: str, status: int) -> None:
     there = run_in(lambda: drop("CAP_SYS_ADMIN", missing))

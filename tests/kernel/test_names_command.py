@@ -71,6 +71,7 @@ def look_around(place: Place, client: Actor) -> None:
     client.do("resolve", "www.chain.test", 1, DNSMASQ, 53, "connected")
 
 
+@pytest.mark.slow(reason="starts a Python for the outputs of lookups, in which no kernel has a say")
 def test_a_line_for_each_lookup(run: Callable[..., Command], place: Place, client: Actor) -> None:
     command = run("lookups")
     look_around(place, client)

@@ -130,8 +130,9 @@ def make_trouble(place: Place, client: Actor) -> int:
     return len(NAMES) * 3 + 1
 
 
-@pytest.mark.parametrize("verb", with_slow(["lookups", "trace"], "trace"))
-@pytest.mark.parametrize("form", with_slow(["table", "json", "csv"], "table"))
+@pytest.mark.slow(reason="starts a Python for its outputs, in which no kernel has a say")
+@pytest.mark.parametrize("verb", ["lookups", "trace"])
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_no_output_lets_a_control_through(
     run: Callable[..., Command], place: Place, client: Actor, verb: str, form: str
 ) -> None:
