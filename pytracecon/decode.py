@@ -233,7 +233,9 @@ _BIG_ENDIAN = struct.Struct(">Q").pack
 
 
 def _began(kind: int, time: int, tail: list[Any]) -> int | None:
-    """The first SYN of an outbound connection, as far as this record of it tells; None for an older one."""
+    """The first SYN of an outbound connection; None where this record of it does not tell."""
+    if kind in _WATCHED:
+        return time if kind == _STATE and tail[-1] == _SYN_SENT else None
     if kind == _CLOSE:
         duration, handshake, *_ = tail
         return time - duration - handshake if duration else None
@@ -243,6 +245,8 @@ def _began(kind: int, time: int, tail: list[Any]) -> int | None:
 _CLOSE, _FAILED = wire.KINDS["close"], wire.KINDS["failed"]
 _WITH_LATENCY = (wire.KINDS["established"], _FAILED)
 _OVER = (_CLOSE, _FAILED)
+_STATE, _SYN_SENT = wire.KINDS["state"], STATES.index("SYN_SENT")
+_WATCHED = (_STATE, wire.KINDS["retransmit"], wire.KINDS["reset"])
 
 
 def decode(
@@ -297,7 +301,8 @@ def decode(
         if owners is not None and owner[0]:
             made.process = owners.of(owner)
         if names is not None and remote in named:
-            if direction == "out" and (began := _began(kind, time, tail)):
+            began = _began(kind, time, tail)
+            if direction == "out" and (began or kind in _WATCHED):
                 _, cgroup, pid, born = owner
                 names.label(made, subflow_of or number, (pid, born), cgroup, remote, began)
                 if kind in _OVER and not subflow_of:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from pytracecon import wire
+from pytracecon.probes import WATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,9 +44,9 @@ def delivered(filters: Filters) -> frozenset[str]:
     events = filters.events - {"lookup"}
     if filters.min_latency_ns:
         # Only an outbound handshake has a latency; what has none is not slower than anything.
-        events -= {"connect", "accept", "existing", "state", "retransmit", "reset"}
-    if filters.names and "close" in events and not events & {"connect", "established"}:
-        # By its end a connection's name may be long forgotten: it is looked up at the beginning.
+        events -= {"connect", "accept", "existing", *WATCHED}
+    if filters.names and events & {"close", *WATCHED} and not events & {"connect", "established"}:
+        # Later a connection's name may be long forgotten, or be a younger one: it is looked up at the beginning.
         events |= {"connect"}
     return events
 

@@ -111,7 +111,13 @@ class _States(Tool):
 
         if options.csv:
             return states.Csv(
-                states.fields(time=options.time, timestamp=options.timestamp, utc=options.utc, meaning=options.meaning)
+                states.fields(
+                    time=options.time,
+                    timestamp=options.timestamp,
+                    utc=options.utc,
+                    meaning=options.meaning or _with_services(options),
+                    service=_with_services(options),
+                )
             )
         shown = states.cells(
             time=options.time,

@@ -279,12 +279,15 @@ class Joiner:
         process: tuple[int, int],
         cgroup: int,
         remote: bytes,
-        began: int,
+        began: int | None,
     ) -> None:
-        """Give `event` the name of its remote, if one belongs to this connection. `began` is its first SYN."""
+        """Give `event` the name of its remote, if one belongs to this connection.
+
+        `began` is its first SYN. Without that nothing is decided: a name may be younger than the connection.
+        """
         host, _ = self._hosts.get(conn, (None, remote))
         if host is None or host[2] is not None:
-            host = host or self._decided(process, cgroup, remote, began)
+            host = host or (None if began is None else self._decided(process, cgroup, remote, began))
             server_name, _ = self._server_names.pop(conn, (None, remote))
             if server_name is not None:
                 host = _with(server_name, host)

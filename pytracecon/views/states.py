@@ -60,11 +60,14 @@ class Field(NamedTuple):
     of: Callable[[Any], str | int | None]
 
 
-def fields(*, time: bool = False, timestamp: bool = False, utc: bool = False, meaning: bool = False) -> list[Field]:
+def fields(
+    *, time: bool = False, timestamp: bool = False, utc: bool = False, meaning: bool = False, service: bool = False
+) -> list[Field]:
     """The eleven of bcc's tcpstates, behind the times that are asked for."""
     shown = [Field("TIME", clock(utc=utc).of)] if time else []
     shown += [Field("TIME(s)", since_first(6).of)] if timestamp else []
     shown += _FIELDS
+    shown += [Field("SERVICE", lambda event: str(event.service or event.nat or ""))] if service else []
     return [*shown, Field("MEANING", lambda event: event.meaning)] if meaning else shown
 
 

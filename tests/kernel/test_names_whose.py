@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pytracecon import ConnectionEvent, Event
+from pytracecon import ConnectionEvent, Event, State
 from traffic.actor import Actor
 from traffic.answers import Answer, addresses
 from traffic.cases import with_slow
@@ -285,3 +286,24 @@ def test_a_process_that_has_the_number_of_a_dead_one_has_none_of_its_names(
         heir = place.actor("heir")
     ends = [visit(heir, place.web, addr) for addr in ("127.0.0.11", "127.0.0.12")]
     assert [name_of(trace.settle(), end) for end in ends] == [UNNAMED] * 2
+
+
+def test_a_name_that_is_younger_than_the_connection_is_not_its_name_in_any_later_event(
+    traced: Callable[..., Trace], place: Place, alice: Actor
+) -> None:
+    """Its changes of state come long after its beginning, and the process has asked for the address by then."""
+    trace = traced(netns=place.path, events="state")
+    addr = "127.0.0.11"
+    bare, bare_far = pair(alice, place.web, to=addr)
+    assert look_up(alice, "one.test") == addr
+    named, named_far = pair(alice, place.web, to=addr)
+    close(bare, bare_far)
+    close(named, named_far)
+    trace.settle()
+    assert bare.local is not None and named.local is not None
+    hosts: dict[int | None, set[str | None]] = {bare.local[1]: set(), named.local[1]: set()}
+    changes = [event for event in trace.events if isinstance(event, State) and event.local_port in hosts]
+    for event in changes:
+        hosts[event.local_port].add(event.host)
+    assert len(changes) == 10
+    assert hosts == {bare.local[1]: {None}, named.local[1]: {"one.test"}}

@@ -40,6 +40,9 @@ def test_nothing_is_told_of_processes_where_nobody_wants_to_know() -> None:
         ({"close", "established"}, True, {"close", "established"}),
         ({"close"}, False, {"close"}),
         ({"accept", "lookup"}, True, {"accept"}),
+        ({"retransmit"}, True, {"retransmit", "connect"}),
+        ({"state", "established"}, True, {"state", "established"}),
+        ({"state"}, False, {"state"}),
     ],
 )
 def test_a_name_is_looked_for_when_the_connection_begins(wanted: set[str], names: bool, made: set[str]) -> None:

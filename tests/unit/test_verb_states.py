@@ -139,6 +139,13 @@ def test_the_service_is_what_ipvs_chose_or_else_what_a_rule_made_of_it() -> None
         ["192.168.2.1:22"],
         ["[fd99::1]:33", "closed_by_client"],
     ]
+    names, *cells = rows(states.VERB, "-s --service", told)
+    assert names.split(",")[-3:] == ["MS", "SERVICE", "MEANING"]
+    assert [line.split(",")[-2:] for line in cells] == [
+        ["", "open"],
+        ["192.168.2.1:22", ""],
+        ["[fd99::1]:33", "closed_by_client"],
+    ]
 
 
 @pytest.mark.skipif(ipvs_is_loaded(), reason="IPVS is loaded here")
