@@ -131,9 +131,10 @@ static __always_inline struct watched *watched_of(const struct sock *sk)
 	return bpf_map_lookup_elem(&watched, &key);
 }
 
-static __always_inline void handshake_of(struct handshake *key, const struct conn *conn)
+static __always_inline void handshake_of(struct handshake *key, const struct conn *conn, __u32 first)
 {
 	key->netns = conn->netns;
+	key->first = first;
 	key->local_port = conn->local_port;
 	key->remote_port = conn->remote_port;
 	__builtin_memcpy(key->local_addr, conn->local_addr, sizeof(key->local_addr));

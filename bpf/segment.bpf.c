@@ -108,7 +108,7 @@ static __always_inline int on_synack(const struct sock *sk, const struct request
 		copy_owner(&conn, &listener->conn, OWNER_LISTEN);
 	if (!conn.protocol || (on(BY_OWNER) && !(listener && listener->wanted)) || !tuple_wanted(&conn))
 		return 0;
-	handshake_of(&key, &conn);
+	handshake_of(&key, &conn, BPF_CORE_READ((const struct tcp_request_sock *)request, rcv_isn));
 	id = bpf_map_lookup_elem(&handshakes, &key);
 	fresh = id ? *id : next_id(request);
 	if (!id)

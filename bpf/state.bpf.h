@@ -63,9 +63,10 @@ struct {
 	__type(value, struct watched);
 } watched __weak SEC(".maps");
 
-/* Handshakes whose SYN-ACK was sent again, by what the child will be known by. */
+/* Handshakes whose SYN-ACK was sent again, by what the child will be known by; the ends alone are soon used again. */
 struct handshake {
 	__u32 netns;
+	__u32 first; /* sequence number of the client's SYN */
 	__u16 local_port;
 	__u16 remote_port;
 	__u8 local_addr[16];

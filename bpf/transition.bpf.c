@@ -64,12 +64,12 @@ static __always_inline bool watch(struct watched *fresh, const struct sock *sk, 
 }
 
 /* If its handshake was told of before there was a socket, it is known by the identity that it has from there. */
-static __always_inline void take_handshake(struct watched *known)
+static __always_inline void take_handshake(struct watched *known, const struct sock *sk)
 {
 	struct handshake key = {};
 	__u64 *id;
 
-	handshake_of(&key, &known->conn);
+	handshake_of(&key, &known->conn, BPF_CORE_READ(tcp_sk(sk), copied_seq) - 1);
 	id = bpf_map_lookup_elem(&handshakes, &key);
 	if (!id)
 		return;
@@ -89,7 +89,7 @@ static __always_inline void update(struct watched *known, const struct sock *sk,
 	if (from == STATE_SYN_RECV) {
 		take_tuple(&known->conn, sk);
 		if (known->offered)
-			take_handshake(known);
+			take_handshake(known, sk);
 	} else if (from != STATE_SYN_SENT && on(BY_OWNER)) {
 		known->wanted = 0; /* who took it does not pass the filters */
 	}

@@ -278,6 +278,10 @@ struct task_struct {
 	struct css_set *cgroups;
 };
 
+struct tcp_request_sock {
+	u32 rcv_isn;
+};
+
 struct tcp_skb_cb {
 	union {
 		struct {
@@ -288,6 +292,7 @@ struct tcp_skb_cb {
 };
 
 struct tcp_sock {
+	u32 copied_seq;
 	u64 bytes_sent;
 	u32 write_seq;
 	u32 snd_nxt;

@@ -9,7 +9,7 @@ import pytest
 
 from pytracecon import Accept, Close, ConnectionEvent, Established, Failed, Reset, Retransmit, State, Tracer
 from traffic.actor import Actor
-from traffic.end import End, Listener, close, connect, listen, pair
+from traffic.end import End, Listener, begin_connect, close, connect, listen, pair
 from traffic.network import Network
 from traffic.trace import Beacon, Trace
 
@@ -243,6 +243,25 @@ def test_each_answer_to_a_syn_that_is_sent_again_is_told(
     assert {(event.pid, event.owner, event.direction) for event in answers} == {(listener.actor.pid, "listen", "in")}
     (accept,) = [event for event in within(trace, network) if isinstance(event, Accept)]
     assert {event.conn for event in answers} == {accept.conn}
+
+
+def test_another_attempt_from_the_same_port_is_another_connection(
+    trace: Trace, network: Network, client: Actor, listener: Listener, drop: Callable[[str], None]
+) -> None:
+    """The first one ended in its handshake, of which nothing but answers that were sent again was told."""
+    to, source = ("127.0.0.1", listener.address[1]), ("127.0.0.1", 45_000)
+    drop("add rule inet t in tcp flags & (syn|ack) == (syn|ack) drop")
+    first = begin_connect(client, to, source=source)
+    assert trace.until(lambda _: any(event.segment == "synack" for event in retransmits(trace, network)))
+    before = {event.conn for event in retransmits(trace, network) if event.segment == "synack"}
+    client.do("close", first.socket)
+    network.run("nft", "flush ruleset")
+    near = connect(client, to, source=source)
+    close(near, listener.accept())
+    trace.settle()
+    (accept,) = [event for event in within(trace, network) if isinstance(event, Accept)]
+    assert accept.remote_port == source[1]
+    assert accept.conn not in before
 
 
 def test_each_segment_of_data_that_is_sent_again_is_told(
