@@ -139,7 +139,7 @@ def test_what_nscd_answers_from_its_cache_has_a_name_too(
     """Over a socket that is none of the network's; it asks once, and not for itself."""
     cache, *askers = nscd
     name = "nscd.scripted.test"
-    place.scripted.says[name] = addresses("127.0.0.40", ttl=0)
+    place.scripted.says[name] = addresses("127.0.0.40")
     steps = [actor.do("lookup", name, 4, 1) for actor in askers]
     assert len(place.scripted.questions(name)) == 1
     ends = [visit(actor, place.web, "127.0.0.40") for actor in (*askers, place.actor("carol"))]
