@@ -9,17 +9,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from pytracecon.events import Accept, Close, Connect, ConnectionEvent, Established, Event, Failed
+from pytracecon.events import (
+    Accept,
+    Close,
+    Connect,
+    ConnectionEvent,
+    Endpoint,
+    Established,
+    Event,
+    Failed,
+    OfProcess,
+    Process,
+)
 
 __all__ = ["Connection", "Joined"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Connection:
+class Connection(OfProcess):
     """One connection of the traced processes, as far as it is known by now. What is not known is `None`.
 
-    `outcome` is `pending` (the first SYN left), `open`, `closed` or `failed`. The other fields mean what they mean in
-    the events (README, "What each event means"); `time_ns` is when the first of them happened.
+    `outcome` is `pending` (the first SYN left), `open`, `closed`, `failed` or, of a socket that waits for others,
+    `listening`. The other fields mean what they mean in the events (README, "What each event means"); `time_ns` is when
+    the first of them happened.
+
+    Only `Tracer.snapshot()` tells what a connection is just now: `state`; `fd`, the owner's number for the socket;
+    `age_ns` since its first moment, if the tracer saw that; `tx_rate` and `rx_rate`, bytes a second since the snapshot
+    before; `tx_queue` and `rx_queue`, bytes that wait to be acknowledged or read; of a listener `backlog`, connections
+    that wait to be accepted, of at most `backlog_limit`; `peer`, the `conn` of its other end where that is on this host
+    too; of a UDP conversation `tx_packets`, `rx_packets` and `app`.
     """
 
     conn: str
@@ -38,6 +56,14 @@ class Connection:
     pid: int | None = None
     comm: str | None = None
     uid: int | None = None
+    owner: str | None = None
+    cgroup: int | None = None
+    process: Process | None = None
+    v4_mapped: bool | None = None
+    pre_existing: bool | None = None
+    subflow_of: str | None = None
+    service: Endpoint | None = None
+    nat: Endpoint | None = None
     latency_ns: int | None = None
     syn_retransmits: int | None = None
     wait_ns: int | None = None
@@ -51,6 +77,24 @@ class Connection:
     rtt_ns: int | None = None
     ended: str | None = None
     partial: bool | None = None
+    state: str | None = None
+    fd: int | None = None
+    age_ns: int | None = None
+    tx_rate: float | None = None
+    rx_rate: float | None = None
+    tx_queue: int | None = None
+    rx_queue: int | None = None
+    backlog: int | None = None
+    backlog_limit: int | None = None
+    peer: str | None = None
+    tx_packets: int | None = None
+    rx_packets: int | None = None
+    app: str | None = None
+
+    @property
+    def closed(self) -> bool:
+        """It was established, and is over."""
+        return self.outcome == "closed"
 
     @property
     def over(self) -> bool:

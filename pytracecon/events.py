@@ -76,7 +76,7 @@ class Endpoint:
         return f"[{self.addr}]:{self.port}" if ":" in self.addr else f"{self.addr}:{self.port}"
 
 
-class _OfProcess:
+class OfProcess:
     """What `process` tells, as attributes of the event."""
 
     __slots__ = ()
@@ -120,7 +120,7 @@ class _OfProcess:
 
 
 @dataclass(slots=True)
-class ConnectionEvent(_OfProcess, Event):
+class ConnectionEvent(OfProcess, Event):
     """What all events of a connection tell of it. `local` is the end that the traced process holds."""
 
     conn: str
@@ -261,7 +261,7 @@ class Reset(ConnectionEvent):
 
 
 @dataclass(slots=True)
-class Lookup(_OfProcess, Event):
+class Lookup(OfProcess, Event):
     """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
 
     `addresses` are those of the answer, in its order. `server` and `type` (A, AAAA…) are known of packets; `within`
