@@ -7,7 +7,6 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
 from pytracecon.errors import InvalidValue
 from pytracecon.events import Close, Event, Failed
@@ -120,16 +119,10 @@ class Snapshots:
             outcome=_OUTCOMES[type(event)],
             state="CLOSE",
         )
-        if (
-            before is not None
-            and isinstance(event, Close)
-            and event.tx_bytes is not None
-            and event.rx_bytes is not None
-        ):
+        sent, received = connection.tx_bytes, connection.rx_bytes
+        if before is not None and sent is not None and received is not None:
             began = 0 if lived is None else connection.time_ns - offset_ns
-            connection.tx_rate, connection.rx_rate = before.rates(
-                int(event.conn, 16), event.tx_bytes, event.rx_bytes, now, began
-            )
+            connection.tx_rate, connection.rx_rate = before.rates(int(event.conn, 16), sent, received, now, began)
         return connection
 
 
