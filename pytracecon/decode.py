@@ -245,7 +245,9 @@ def _began(kind: int, time: int, tail: list[Any]) -> int | None:
 _CLOSE, _FAILED = wire.KINDS["close"], wire.KINDS["failed"]
 _WITH_LATENCY = (wire.KINDS["established"], _FAILED)
 _OVER = (_CLOSE, _FAILED)
+_CONNECT = wire.KINDS["connect"]
 _STATE, _SYN_SENT = wire.KINDS["state"], STATES.index("SYN_SENT")
+_FIRST_STATES = [STATES.index("CLOSE"), _SYN_SENT]
 _WATCHED = (_STATE, wire.KINDS["retransmit"], wire.KINDS["reset"])
 
 
@@ -311,6 +313,8 @@ def decode(
                 names.label_by_address(made, remote)
         if translations is not None and remote in translations.addresses and made.netns is not None:
             ends = (made.netns, local, local_port, remote, remote_port)
+            if kind == _CONNECT or (kind == _STATE and tail[-2:] == _FIRST_STATES):
+                translations.over(ends)  # what is known is of an earlier one: of this one no packet has left yet
             translations.label(made, ends)
             if kind in _OVER:
                 translations.over(ends)

@@ -34,7 +34,7 @@ from pytracecon.wire import ASLEEP, AWAKE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from pytracecon.events import Event
+    from pytracecon.events import ConnectionEvent, Event
     from pytracecon.json_lines import Json, JsonBatch
     from pytracecon.names.joiner import Joiner
     from pytracecon.names.records import ProgramStarted
@@ -185,6 +185,10 @@ class Tracer:
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
+
+    def complete(self, event: ConnectionEvent) -> None:
+        """Fill in `service` and `nat`, if they became known since: they come just behind a connection's first event."""
+        self._translations.complete(event)
 
     def _read(self, form: Form[T], timeout: float | None) -> list[T]:
         reader = self._use()
