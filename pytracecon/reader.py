@@ -15,7 +15,6 @@ from pytracecon.events import Event, Lost
 from pytracecon.ring import Ring, SharedPages
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
@@ -96,13 +95,16 @@ class Reader:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
-        self._alone: list[Program] = loaded.alone
+        self._loaded = loaded
         self._names = names
         self._libcs = libcs
+        self._modules = loaded.modules
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
         self.epoll.register(self._wake, select.EPOLLIN)
+        if self._modules is not None and self._modules.fd is not None:
+            self.epoll.register(self._modules.fd, select.EPOLLIN)
         self._read = 0
         self._lookups = 0
         self.left_out = 0
@@ -164,6 +166,8 @@ class Reader:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
             if self._libcs is not None:
                 self._libcs.look()
+            if self._modules is not None:
+                self._modules.look()
         return taken
 
     def _unanswered(self, now: int, offset: int) -> list[Event]:
@@ -176,7 +180,7 @@ class Reader:
 
     def until_due(self, timeout: float | None) -> float | None:
         """`timeout`, or less if something has to be done before although nothing happens."""
-        deadlines = [each.deadline for each in (self._names, self._libcs) if each is not None]
+        deadlines = [each.deadline for each in (self._names, self._libcs, self._modules) if each is not None]
         due = [deadline for deadline in deadlines if deadline is not None]
         if not due:
             return timeout
@@ -212,7 +216,7 @@ class Reader:
     def missed(self, offset: int) -> list[Event]:
         """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
         self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._alone)
+        misses = sum(program.info().recursion_misses for program in self._loaded.alone)
         if misses <= self._missed:
             return []
         count, self._missed = misses - self._missed, misses

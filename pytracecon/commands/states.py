@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
+    from pytracecon.tracer import Tracer
     from pytracecon.views.answers import Answers
+    from pytracecon.views.beginnings import Beginnings
 
 _EXAMPLES = """\
 examples:
@@ -80,14 +82,10 @@ class _States(Tool):
             raise InvalidValue(
                 "-s: it has the fields of tcpstates; leave --show out, or take --format csv with every key"
             )
-        from pytracecon.probes import ipvs_is_loaded  # noqa: PLC0415 - not for --help
-
-        if _with_services(options) and not ipvs_is_loaded():
-            missing = "IPVS is not loaded here (modprobe ip_vs)"
-            if options.service_only:
-                raise InvalidValue(f"--service-only: {missing}: no connection goes through it")
-            say(f"{missing}: of services only the rules of packet filters are seen; start again when it is")
-        return super().given(options)
+        given = super().given(options)
+        if _with_services(options):
+            _judge_services(options)
+        return given
 
     def shows_names(self, options: argparse.Namespace) -> bool:
         """What sees the packets that name connections sees where these go, too."""
@@ -105,6 +103,17 @@ class _States(Tool):
             return through and (shown is None or shown(event))
 
         return served
+
+    def holds(self, options: argparse.Namespace) -> Callable[[Tracer], Beginnings] | None:
+        if not _with_services(options):
+            return None
+
+        def make(tracer: Tracer) -> Beginnings:
+            from pytracecon.views.beginnings import Beginnings  # noqa: PLC0415 - not for --help
+
+            return Beginnings(tracer.complete, alone=options.service_only)
+
+        return make
 
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
         from pytracecon.views import states  # noqa: PLC0415 - not for --help
@@ -128,6 +137,19 @@ class _States(Tool):
             service=_with_services(options),
         )
         return states.table([*shown, *show.columns(options)], target.terminal_width)
+
+
+def _judge_services(options: argparse.Namespace) -> None:
+    from pytracecon.modules import is_loaded  # noqa: PLC0415 - neither is for --help
+    from pytracecon.probes import has_kprobes  # noqa: PLC0415
+
+    if not has_kprobes():
+        missing = "this kernel has no kprobes (CONFIG_KPROBES), by which alone it is seen what IPVS does"
+        if options.service_only:
+            raise InvalidValue(f"--service-only: {missing}; --service shows the rules of packet filters")
+        say(f"{missing}: of services only the rules of packet filters are shown")
+    elif not is_loaded("ip_vs"):
+        say("IPVS is not loaded here (modprobe ip_vs): its services are shown as soon as it is")
 
 
 def _with_services(options: argparse.Namespace) -> bool:

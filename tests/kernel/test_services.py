@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed, Retransmit, State
+from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed, Retransmit, State, Tracer
 from traffic import ipvs
-from traffic.actor import Actor
+from traffic.actor import DEADLINE, Actor
 from traffic.end import begin_connect, close, connect, listen
 from traffic.network import Network
-from traffic.trace import Trace
+from traffic.trace import Beacon, Trace
 
 EVENTS = "connect,established,failed,close,state,retransmit"
 ACCEPTED, REFUSED, UNANSWERED = ("127.0.0.1", 33), ("127.0.0.1", 44), ("127.0.0.1", 55)
@@ -19,14 +20,24 @@ NOBODY = ("203.0.113.2", 1234)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ipvs() -> None:
-    if not ipvs.is_there():
+def watching(beacon: Beacon) -> Iterator[Trace]:
+    """A tracer that is older than IPVS."""
+    if not ipvs.unload():
         pytest.skip("no IPVS in this kernel, or no kprobes to see it")
+    with Tracer(events=EVENTS, names=False) as tracer:
+        trace = Trace(tracer, beacon)
+        (waiting,) = [probe for probe in tracer.probes if probe.need == "services"]
+        assert (waiting.attached, "ip_vs is not loaded" in waiting.detail) == (False, True)
+        ipvs.load()
+        assert trace.until(lambda _: all(probe.attached for probe in tracer.probes if probe.need == "services"))
+        yield trace
 
 
 @pytest.fixture
-def trace(traced: Callable[..., Trace], network: Network) -> Trace:
-    return traced(netns=network.path, events=EVENTS)
+def trace(watching: Trace) -> Trace:
+    """What is told from now on, of one tracer for all tests that ask for no other."""
+    watching.restart()
+    return watching
 
 
 def of(trace: Trace, actor: Actor) -> list[ConnectionEvent]:
@@ -77,9 +88,12 @@ def test_an_attempt_without_an_answer_tells_who_does_not_answer(
     ipvs.add(network, UNANSWERED, nobody, method=method)
     attempt = begin_connect(client, UNANSWERED, how="nonblock")
     attempt.await_resent()
+    real = Endpoint(*nobody)
+    (first,) = [event for event in of(trace, client) if isinstance(event, State)]
+    trace.tracer.complete(first)
+    assert (first.new, first.service) == ("SYN_SENT", real)
     client.do("close", attempt.socket)
     events = of(trace, client)
-    real = Endpoint(*nobody)
     again = [event for event in events if isinstance(event, Retransmit)]
     assert {(event.segment, event.meaning, event.service) for event in again} == {("syn", "slow_establishing", real)}
     assert services(events, Failed) == {real}
@@ -131,3 +145,16 @@ def test_the_same_ends_in_two_namespaces_do_not_mix(
         assert client.attempt("connect", step.fd, *REFUSED).errno == "ECONNREFUSED"
     failed = [event for event in trace.settle() if isinstance(event, Failed)]
     assert {event.pid: event.service for event in failed} == wanted
+
+
+def test_ipvs_that_was_unloaded_and_comes_back_is_seen_again(trace: Trace, networks: Callable[[], Network]) -> None:
+    until = time.monotonic() + DEADLINE
+    while not ipvs.unload():  # the kernel takes its time to end namespaces that had services
+        assert time.monotonic() < until
+    ipvs.load()
+    trace.settle()
+    network = networks()
+    ipvs.add(network, REFUSED, ("127.0.0.1", 2345))
+    client = network.actor("client")
+    client.do("refused", 1, *REFUSED)
+    assert services(of(trace, client), Failed) == {Endpoint("127.0.0.1", 2345)}

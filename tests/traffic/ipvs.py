@@ -9,6 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, inet_ntoa
 
+from pytracecon.probes import has_kprobes
 from traffic.network import Network
 
 METHODS = {"masquerading": 0, "tunnel": 2, "direct routing": 3}
@@ -18,15 +19,19 @@ Address = tuple[str, int]
 _NETWORK = 0x40000000  # CLONE_NEWNET
 
 
-def is_there() -> bool:
-    """Whether this kernel has IPVS, and lets a probe see what it does."""
+def unload() -> bool:
+    """Whether this kernel has IPVS, and lets a probe see what it does. It is not loaded after this."""
+    return has_kprobes() and _modprobe("--dry-run", "ip_vs") and _modprobe("--remove", "ip_vs_rr", "ip_vs")
+
+
+def load() -> None:
+    assert _modprobe("--all", "ip_vs", "ip_vs_rr")
+
+
+def _modprobe(*arguments: str) -> bool:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    command = ["modprobe", "-a", "ip_vs", "ip_vs_rr"]
-    loaded = subprocess.run(command, check=False, capture_output=True, env={**os.environ, "PATH": path})
-    if loaded.returncode:
-        return False
-    with open("/proc/kallsyms", encoding="ascii") as symbols:
-        return any(" ip_vs_conn_new" in line for line in symbols)
+    done = subprocess.run(["modprobe", *arguments], check=False, capture_output=True, env={**os.environ, "PATH": path})
+    return done.returncode == 0
 
 
 def add(network: Network, virtual: Address, *real: Address, method: str = "masquerading") -> None:
