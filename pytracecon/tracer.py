@@ -115,6 +115,10 @@ class Tracer:
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)
+            if self._loaded.modules is not None:
+                self._loaded.modules.on_attached = lambda _module: self._read_services()
+            if any(probe.need == "services" and probe.attached for probe in self._loaded.probes):
+                self._read_services()
             on_failure.pop_all()
         _living.add(self)
 
@@ -127,6 +131,11 @@ class Tracer:
                 self._loaded.libcs.started(program.pid, program.time)
 
         return Joiner(self.filters, address, started, self._owners)
+
+    def _read_services(self) -> None:
+        from pytracecon.ipvs_table import decided  # noqa: PLC0415 - for where there is IPVS
+
+        self._translations.take_table(decided(self.filters.netns))
 
     def _new_owners(self) -> Owners:
         from pytracecon.owners.processes import Owners  # noqa: PLC0415 - for those who want to know

@@ -8,7 +8,7 @@ and both of its ends.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from pytracecon.events import Endpoint
 
 if TYPE_CHECKING:
     from pytracecon.events import ConnectionEvent
+    from pytracecon.ipvs_table import Decided
 
 __all__ = ["Translations"]
 
@@ -52,12 +53,21 @@ class Translations:
     def take(self, batch: bytes | memoryview, at: int) -> None:
         """The record that begins there; its kind is `wire.TRANSLATION_KIND`."""
         client, asked, real, netns, client_port, asked_port, real_port, kind, transport = _RECORD.unpack_from(batch, at)
+        self._add(kind, transport, (netns, client, client_port, asked, asked_port), real, real_port)
+
+    def take_table(self, decided: Iterable[Decided]) -> None:
+        """What IPVS had decided before."""
+        for each in decided:
+            self._add(_SERVICE, each.transport, (each.netns, *each.client, *each.asked), *each.real)
+
+    def _add(self, kind: int, transport: int, ends: Ends, real: bytes, real_port: int) -> None:
         text = self._address(real)
+        _, _, client_port, asked, _ = ends
         # Without a client's port it is what IPVS keeps for all connections of a client to come.
         if transport not in _TRANSPORTS.values() or text is None or not client_port:
             return
         table = self._services if kind == _SERVICE else self._nats
-        key = transport, (netns, client, client_port, asked, asked_port)
+        key = transport, ends
         table[key] = Endpoint(text, real_port)
         table.move_to_end(key)
         if len(table) > _MOST:

@@ -129,21 +129,34 @@ def test_ipv6_has_real_servers_too(trace: Trace, network: Network, client: Actor
     assert services(of(trace, client), Failed) == {Endpoint("fd99::1", 2345)}
 
 
-def test_the_same_ends_in_two_namespaces_do_not_mix(
-    traced: Callable[..., Trace], networks: Callable[[], Network]
+def test_a_connection_older_than_the_tracer_tells_who_took_it(
+    traced: Callable[..., Trace], network: Network, client: Actor, server: Actor
 ) -> None:
+    listener = listen(server)
+    ipvs.add(network, ACCEPTED, listener.address)
+    near = connect(client, ACCEPTED)
+    far = listener.accept()
+    trace = traced(netns=network.path, events="existing,close", existing=True)
+    close(near, far)
+    events = of(trace, client)
+    assert [(event.event, event.service) for event in events] == [
+        ("existing", Endpoint(*listener.address)),
+        ("close", Endpoint(*listener.address)),
+    ]
+
+
+def test_the_same_ends_in_two_namespaces_do_not_mix(trace: Trace, networks: Callable[[], Network]) -> None:
     wanted, clients = {}, {}
     for port in (2345, 2346):
         network = networks()
         ipvs.add(network, REFUSED, ("127.0.0.1", port))
         client = clients[network] = network.actor("client")
         wanted[client.pid] = Endpoint("127.0.0.1", port)
-    trace = traced(netns=[network.path for network in clients], events="failed")
     for client in clients.values():
         step = client.do("socket", 4)
         client.do("bind", step.fd, "127.0.0.1", 5555)
         assert client.attempt("connect", step.fd, *REFUSED).errno == "ECONNREFUSED"
-    failed = [event for event in trace.settle() if isinstance(event, Failed)]
+    failed = [event for event in trace.settle() if isinstance(event, Failed) and event.pid in wanted]
     assert {event.pid: event.service for event in failed} == wanted
 
 

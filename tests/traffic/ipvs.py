@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import struct
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, inet_ntoa
 
@@ -51,12 +53,21 @@ def _enter(network: Network) -> None:
         os.close(handle)
 
 
+def _without_the_rest_of_pyroute2() -> None:
+    """Its package imports all that it has, four times as much as IPVS takes."""
+    if "pyroute2" not in sys.modules:
+        spec = importlib.util.find_spec("pyroute2")
+        assert spec is not None
+        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+
+
 def _family(addr: str) -> int:
     return AF_INET6 if ":" in addr else AF_INET
 
 
 def _add(virtual: Address, real: tuple[Address, ...], method: int) -> None:
-    from pyroute2 import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
+    _without_the_rest_of_pyroute2()
+    from pyroute2.ipvs import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
 
     family = _family(virtual[0])
     with IPVS() as ipvs:
