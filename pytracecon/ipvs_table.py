@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["Decided", "decided", "parsed"]
+__all__ = ["Decided", "decided", "namespaces", "parsed"]
 
 _TRANSPORTS = {"TCP": 6, "UDP": 17}
 _OVER = frozenset({"TIME_WAIT", "CLOSE"})
@@ -35,7 +35,7 @@ class Decided(NamedTuple):
 def decided(netns: Collection[int], clock: Callable[[], float] = time.monotonic) -> Iterator[Decided]:
     """Of these network namespaces, of all if none is given, where there is a process in them; as far as time allows."""
     until = clock() + _PATIENCE
-    for inode, pid in _namespaces().items():
+    for inode, pid in namespaces().items():
         if netns and inode not in netns:
             continue
         with suppress(*_GONE), open(f"/proc/{pid}/net/ip_vs_conn", encoding="ascii") as table:
@@ -47,7 +47,7 @@ def decided(netns: Collection[int], clock: Callable[[], float] = time.monotonic)
             return
 
 
-def _namespaces() -> dict[int, int]:
+def namespaces() -> dict[int, int]:
     """Each network namespace, with a process in it."""
     found: dict[int, int] = {}
     for name in os.listdir("/proc"):

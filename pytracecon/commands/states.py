@@ -60,6 +60,11 @@ class _States(Tool):
             action="store_true",
             help="with the real server: behind IPVS or a packet filter's rule; and with --meaning",
         )
+        group.add_argument(
+            "--service-details",
+            action="store_true",
+            help="and how IPVS is set up: the service's scheduler, the server's weight and how it is reached",
+        )
         group.add_argument("--service-only", action="store_true", help="that, of connections through IPVS alone")
 
     def add_formats(self, formats: Formats) -> None:
@@ -111,8 +116,13 @@ class _States(Tool):
         def make(tracer: Tracer) -> Beginnings:
             from pytracecon.views.beginnings import Beginnings  # noqa: PLC0415 - not for --help
 
-            return Beginnings(tracer.complete, alone=options.service_only)
+            return Beginnings(tracer.complete, alone=options.service_only, finish=finish)
 
+        finish = None
+        if options.service_details:
+            from pytracecon.virtual_services import VirtualServices  # noqa: PLC0415 - for those who ask for it
+
+            finish = VirtualServices().fill
         return make
 
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
@@ -126,6 +136,7 @@ class _States(Tool):
                     utc=options.utc,
                     meaning=options.meaning or _with_services(options),
                     service=_with_services(options),
+                    details=options.service_details,
                 )
             )
         shown = states.cells(
@@ -135,6 +146,7 @@ class _States(Tool):
             wide=options.wide,
             meaning=options.meaning or _with_services(options),
             service=_with_services(options),
+            details=options.service_details,
         )
         return states.table([*shown, *show.columns(options)], target.terminal_width)
 
@@ -153,7 +165,7 @@ def _judge_services(options: argparse.Namespace) -> None:
 
 
 def _with_services(options: argparse.Namespace) -> bool:
-    return bool(options.service or options.service_only)
+    return bool(options.service or options.service_only or options.service_details)
 
 
 VERB = _States()

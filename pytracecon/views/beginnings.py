@@ -22,6 +22,7 @@ class Beginnings:
 
     `complete` fills into an event what became known of it (`Tracer.complete`). With `alone` a first state of which
     nothing is known in time does not come by itself: it stands aside, until its connection's next event comes.
+    `finish` adds to what comes out what can be added then only.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Beginnings:
         complete: Callable[[ConnectionEvent], None],
         *,
         alone: bool = False,
+        finish: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._complete = complete
         self._alone = alone
+        self._finish = finish
         self._clock = clock
         self._queue: deque[Event] = deque()
         self._open: OrderedDict[str, tuple[State, float]] = OrderedDict()
@@ -55,7 +58,7 @@ class Beginnings:
                 if isinstance(event, State) and _is_first(event):
                     self._open[event.conn] = event, until
             self._queue.append(event)
-        return self._ready()
+        return self._finished(self._ready())
 
     def rest(self) -> list[Event]:
         """At the end of a run: what waits for nothing any more."""
@@ -64,7 +67,13 @@ class Beginnings:
         left = [*self._aside.values(), *self._queue]
         for waiting in (self._open, self._aside, self._queue):
             waiting.clear()
-        return left
+        return self._finished(left)
+
+    def _finished(self, events: list[Event]) -> list[Event]:
+        if self._finish is not None:
+            for event in events:
+                self._finish(event)
+        return events
 
     def _go_on(self, event: ConnectionEvent) -> None:
         """The next event of a connection whose first one waits."""

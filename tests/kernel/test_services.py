@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed, Retransmit, State, Tracer
+from pytracecon.virtual_services import VirtualServices
 from traffic import ipvs
 from traffic.actor import DEADLINE, Actor
 from traffic.end import begin_connect, close, connect, listen
@@ -106,6 +107,18 @@ def test_what_goes_straight_has_no_service(trace: Trace, network: Network, clien
     near = connect(client, listener.address)
     close(near, listener.accept())
     assert services(of(trace, client), ConnectionEvent) == {None}
+
+
+def test_how_the_service_is_set_up_can_be_asked_for(trace: Trace, network: Network, client: Actor) -> None:
+    ipvs.add(network, REFUSED, ("127.0.0.1", 2345), method="masquerading")
+    client.do("refused", 1, *REFUSED)
+    services = VirtualServices()
+    told = [event for event in of(trace, client) if isinstance(event, State)]
+    detail = services.of(told[-1], patience=DEADLINE)
+    assert detail == ("rr", 1, "masquerading")
+    for event in told:
+        services.fill(event)
+    assert [event.service_scheduler for event in told] == [None, "rr"]
 
 
 def test_two_real_servers_take_turns(trace: Trace, network: Network, client: Actor, server: Actor) -> None:
