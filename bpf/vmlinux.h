@@ -7,6 +7,7 @@
 typedef __kernel_uid32_t uid_t;
 typedef __u8 u8;
 typedef __u64 u64;
+typedef unsigned int sk_buff_data_t;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef unsigned short __kernel_sa_family_t;
@@ -18,6 +19,15 @@ typedef _Bool bool;
 
 struct mnt_idmap;
 struct tcp_fastopen_request;
+
+struct bpf_iter__bpf_map_elem {
+	union {
+		void *key;
+	};
+	union {
+		void *value;
+	};
+};
 
 struct bpf_iter__task_file {
 	union {
@@ -182,6 +192,14 @@ struct nsproxy {
 };
 
 typedef struct {
+	int counter;
+} atomic_t;
+
+struct refcount_struct {
+	atomic_t refs;
+};
+
+typedef struct {
 	struct net *net;
 } possible_net_t;
 
@@ -213,17 +231,29 @@ struct request_sock {
 	struct sock_common __req_common;
 };
 
-typedef struct {
-	int counter;
-} atomic_t;
-
 struct signal_struct {
 	atomic_t live;
 };
 
+typedef struct refcount_struct refcount_t;
+
 struct sk_buff {
 	char cb[48];
 	unsigned int len;
+	__u8 cloned : 1;
+	union {
+		struct {
+			__u16 transport_header;
+			__u16 network_header;
+		};
+	};
+	sk_buff_data_t end;
+	unsigned char *head;
+	refcount_t users;
+};
+
+struct skb_shared_info {
+	unsigned short gso_segs;
 };
 
 typedef struct {
@@ -255,6 +285,7 @@ struct sockaddr_in6 {
 };
 
 struct socket {
+	struct file *file;
 	struct sock *sk;
 };
 

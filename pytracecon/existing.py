@@ -32,7 +32,7 @@ def read_existing(loaded: Loaded) -> PytraceconError | None:
     for place, probe in enumerate(loaded.probes):
         if probe.need == "existing" and probe.attached:
             try:
-                _run_iterator(loaded.object.programs[probe.name])
+                run_iterator(loaded.object.programs[probe.name])
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     raise
@@ -46,8 +46,9 @@ def _not_run(name: str, error: OSError) -> UnsupportedKernel:
     return UnsupportedKernel(f"running BPF iterator {name} failed: {error.strerror}")
 
 
-def _run_iterator(program: _libbpf.Program) -> None:
-    with program.attach_iter() as link:
+def run_iterator(program: _libbpf.Program, link_info: bytes | None = None) -> None:
+    """Once over everything; `link_info` says over what, where that is not all there is. What it says is not kept."""
+    with program.attach_iter(link_info) as link:
         handle = link.iter_create()
         try:
             while True:
