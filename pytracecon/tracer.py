@@ -6,6 +6,7 @@
 
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
     tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
+    tracer.complete(event)                       # fills in where it really goes, if that became known since
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
     tracer.probes                                # what is attached, what is not and why
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from socket import IPPROTO_UDP
 
 import pytest
 
-from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed, Retransmit, State, Tracer
+from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed, Flow, Retransmit, State, Tracer
 from pytracecon.virtual_services import VirtualServices
 from traffic import ipvs
 from traffic.actor import DEADLINE, Actor
@@ -15,7 +16,7 @@ from traffic.end import begin_connect, close, connect, listen
 from traffic.network import Network
 from traffic.trace import Beacon, Trace
 
-EVENTS = "connect,established,failed,close,state,retransmit"
+EVENTS = "connect,established,failed,close,state,retransmit,flow"
 ACCEPTED, REFUSED, UNANSWERED = ("127.0.0.1", 33), ("127.0.0.1", 44), ("127.0.0.1", 55)
 NOBODY = ("203.0.113.2", 1234)
 
@@ -107,6 +108,23 @@ def test_what_goes_straight_has_no_service(trace: Trace, network: Network, clien
     near = connect(client, listener.address)
     close(near, listener.accept())
     assert services(of(trace, client), ConnectionEvent) == {None}
+
+
+def test_a_conversation_by_datagrams_tells_who_took_it(
+    trace: Trace, network: Network, client: Actor, server: Actor
+) -> None:
+    """One of a socket that is connected, and sees where it sends from."""
+    taker = server.do("datagram", 4)
+    server.do("bind", taker.fd, "127.0.0.1", 2345)
+    ipvs.add(network, REFUSED, ("127.0.0.1", 2345), protocol=IPPROTO_UDP)
+    sender = client.do("datagram", 4)
+    client.do("connect", sender.fd, *REFUSED)
+    client.do("put", sender.fd, "68656c6c6f")
+    client.do("close", sender.fd)
+    assert trace.until(lambda events: any(isinstance(event, Flow) and event.pid == client.pid for event in events))
+    (flow,) = [event for event in of(trace, client) if isinstance(event, Flow)]
+    assert (flow.remote_addr, flow.remote_port) == REFUSED
+    assert (flow.tx_packets, flow.service) == (1, Endpoint("127.0.0.1", 2345))
 
 
 def test_how_the_service_is_set_up_can_be_asked_for(trace: Trace, network: Network, client: Actor) -> None:

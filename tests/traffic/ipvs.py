@@ -36,11 +36,13 @@ def _modprobe(*arguments: str) -> bool:
     return done.returncode == 0
 
 
-def add(network: Network, virtual: Address, *real: Address, method: str = "masquerading") -> None:
+def add(
+    network: Network, virtual: Address, *real: Address, method: str = "masquerading", protocol: int = IPPROTO_TCP
+) -> None:
     """A virtual server that takes its real ones in turn."""
     with ThreadPoolExecutor(1) as inside:
         inside.submit(_enter, network).result()
-        inside.submit(_add, virtual, real, METHODS[method]).result()
+        inside.submit(_add, virtual, real, METHODS[method], protocol).result()
 
 
 def _enter(network: Network) -> None:
@@ -65,7 +67,7 @@ def _family(addr: str) -> int:
     return AF_INET6 if ":" in addr else AF_INET
 
 
-def _add(virtual: Address, real: tuple[Address, ...], method: int) -> None:
+def _add(virtual: Address, real: tuple[Address, ...], method: int, protocol: int) -> None:
     _without_the_rest_of_pyroute2()
     from pyroute2.ipvs import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
 
@@ -73,9 +75,7 @@ def _add(virtual: Address, real: tuple[Address, ...], method: int) -> None:
     with IPVS() as ipvs:
         # Of IPv6 the length of a prefix, a number, goes by as an address.
         mask = {"netmask": inet_ntoa(struct.pack("=I", 128))} if family == AF_INET6 else {}
-        service = IPVSService(
-            af=family, addr=virtual[0], port=virtual[1], protocol=IPPROTO_TCP, sched_name="rr", **mask
-        )
+        service = IPVSService(af=family, addr=virtual[0], port=virtual[1], protocol=protocol, sched_name="rr", **mask)
         ipvs.service("add", service=service)
         for addr, port in real:
             dest = IPVSDest(addr_family=_family(addr), addr=addr, port=port, fwd_method=method)
