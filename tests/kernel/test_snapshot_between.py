@@ -138,16 +138,16 @@ def test_nobody_who_takes_snapshots_alone_fills_the_memory(
     assert stats.delivered == (stats.handed - 1) + stats.left_out + stats.lost_queue
 
 
-def test_rates_are_bytes_over_the_time_between(trace: Trace, client: Actor, server: Actor) -> None:
+def test_rates_are_bytes_over_the_time_between(tracer: Tracer, client: Actor, server: Actor) -> None:
     near, far = pair(client, listen(server))
     near.send(1000)
     far.receive_all()
-    before = trace.tracer.snapshot(limit=None)
+    before = tracer.snapshot()
     near.send(50_000)
     far.receive_all()
     far.send(700)
     near.receive_all()
-    after = trace.tracer.snapshot(limit=None)
+    after = tracer.snapshot()
     assert after.elapsed_ns == after.time_ns - before.time_ns
     for end, sent, received in ((near, 50_000, 700), (far, 700, 50_000)):
         then, now = row_of(before, end), row_of(after, end)
