@@ -178,7 +178,8 @@ class Rows:
             made.app = APPS[app]
             made.rtt_ns = rtt or None
             if known & _TOTALS:
-                made.tx_bytes, made.tx_acked, made.rx_bytes = tx_bytes, tx_acked, rx_bytes
+                made.tx_bytes, made.rx_bytes = tx_bytes, rx_bytes
+                made.tx_acked = None if proto == "udp" else tx_acked
                 made.retransmits = retransmits if proto == "tcp" else None
                 if before is not None:
                     made.tx_rate, made.rx_rate = before.rates(number, tx_bytes, rx_bytes, time, began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -216,6 +217,20 @@ def test_it_says_why_there_can_be_none(tracer: Tracer, monkeypatch: pytest.Monke
     tracer.close()
     with pytest.raises(TracerClosed, match="this tracer is closed"):
         tracer.snapshot()
+
+
+def test_descriptors_are_given_back(network: Network) -> None:
+    def own() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = own()
+    with Tracer(netns=network.path, names=False) as tracer:
+        tracer.snapshot()
+        loaded = own()
+        for _ in range(20):
+            tracer.snapshot()
+        assert own() == loaded
+    assert own() == before
 
 
 def test_nothing_is_loaded_before_the_first_one(tracer: Tracer) -> None:
