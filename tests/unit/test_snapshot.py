@@ -91,12 +91,14 @@ def test_what_is_not_known_is_absent() -> None:
 def test_a_udp_conversation_has_datagrams_and_nothing_that_only_tcp_counts() -> None:
     taken = snapshots_of_all()
     known = wire.ROW_TOTALS | wire.ROW_PACKETS
-    for at in (5, 6):
-        counts = {"tx_bytes": 100 * at, "rx_bytes": at, "tx_packets": at, "rx_packets": 1}
-        rows = row(1, proto="udp", known=known, app=1, in_state="ESTABLISHED", time=at * SECOND, **counts)
-        (made,) = take(taken, rows, now=at * SECOND)
+    five, six = (
+        row(1, proto="udp", known=known, app=1, time=at * SECOND, tx_bytes=100 * at, rx_bytes=at, tx_packets=at)
+        for at in (5, 6)
+    )
+    take(taken, five)
+    (made,) = take(taken, six, now=6 * SECOND)
     assert (made.proto, made.app, made.tx_bytes, made.rx_bytes) == ("udp", "quic", 600, 6)
-    assert (made.tx_packets, made.rx_packets) == (6, 1)
+    assert (made.tx_packets, made.rx_packets) == (6, 0)
     assert (made.tx_rate, made.rx_rate) == (100.0, 1.0)
     assert (made.tx_acked, made.retransmits, made.rtt_ns, made.tx_queue, made.fd) == (None,) * 5
 
