@@ -64,9 +64,14 @@ class Loaded:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
-        when the socket's memory serves another connection.
+        when the socket's memory serves another connection. Those of a snapshot run when they are asked to, and are
+        another object's.
         """
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.need != "states"]
+        return [
+            self.object.programs[probe.name]
+            for probe in self.probes
+            if probe.attached and probe.need not in ("states", "snapshot")
+        ]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""

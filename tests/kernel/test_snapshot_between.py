@@ -12,12 +12,13 @@ from itertools import islice
 import msgspec
 import pytest
 
-from pytracecon import Lost, Tracer, listing, waiting
+from pytracecon import Endpoint, Lost, Tracer, listing, waiting
 from pytracecon.errors import InvalidValue, TracerClosed, UnsupportedKernel
 from traffic.actor import Actor
-from traffic.end import End, close, listen, pair
+from traffic.end import End, close, connect, listen, pair
 from traffic.listed import facts, row_of, rows_of
 from traffic.network import Network
+from traffic.resolver import Place
 from traffic.trace import Trace
 
 pytestmark = pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
@@ -187,6 +188,38 @@ def test_what_an_owner_is(traced: Callable[..., Trace], network: Network) -> Non
     assert row.process is not None
     assert (row.exe or "").endswith("/traffic")
     assert row.parents
+
+
+def test_the_name_that_an_open_connection_has(traced: Callable[..., Trace], place: Place) -> None:
+    """Also of one that was never told of since it has it."""
+    tracer = traced(netns=place.path, names=True).tracer
+    alice = place.actor("alice")
+    addr = alice.do("lookup", "one.test", 4, 1).extra["addresses"][0]
+    near, far = pair(alice, place.web, to=addr)
+    rows = tracer.snapshot()
+    assert facts(row_of(rows, near), "host", "host_source") == ("one.test", "getaddrinfo")
+    assert row_of(rows, far).host is None
+    close(near, far)
+    assert facts(row_of(tracer.snapshot(), near), "host", "outcome") == ("one.test", "closed")
+
+
+def test_the_other_end_behind_a_rule_of_a_packet_filter(
+    traced: Callable[..., Trace], network: Network, client: Actor, server: Actor
+) -> None:
+    tracer = traced(netns=network.path, names=True).tracer
+    listener = listen(server, "0.0.0.0")
+    network.ip("address add 10.99.0.1/24 dev lo")
+    network.run(
+        "nft",
+        "add table ip t; add chain ip t out { type nat hook output priority -100; }; "
+        f"add rule ip t out ip daddr 10.99.0.9 tcp dport 80 dnat to 10.99.0.1:{listener.address[1]}",
+    )
+    near = connect(client, ("10.99.0.9", 80))
+    far = listener.accept()
+    rows = tracer.snapshot()
+    here, there = row_of(rows, near), row_of(rows, far)
+    assert here.nat == Endpoint("10.99.0.1", listener.address[1])
+    assert (here.peer, there.peer) == (there.conn, here.conn)
 
 
 def test_a_table_that_is_full_costs_no_row(traced: Callable[..., Trace], network: Network) -> None:
