@@ -192,22 +192,38 @@ static __always_inline bool was_counted(struct datagram_socket *socket, const st
 	return false;
 }
 
-/* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
-static __always_inline void take_asked(struct datagram *datagram, const struct sock *sk, bool connected)
+/* What the task has said of this datagram's other end, or was told. It is good for one. */
+static __always_inline bool take_told(struct datagram *datagram, const struct sock *sk)
 {
 	__u64 task = (__u64)current_task();
 	struct told_address *told = bpf_map_lookup_elem(&told_addresses, &task);
+
+	if (!told || told->sk != (__u64)sk || told->sent != datagram->sent)
+		return false;
+	__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
+	datagram->key.remote_port = told->port;
+	told->sk = 0;
+	return true;
+}
+
+static __always_inline void take_peer(struct datagram *datagram, const struct sock *sk)
+{
 	struct conn conn = {};
 
-	if (told && told->sk == (__u64)sk) {
-		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
-		datagram->key.remote_port = told->port;
-		told->sk = 0;
-	} else if (connected) {
-		take_tuple(&conn, sk);
-		__builtin_memcpy(datagram->key.remote, conn.remote_addr, sizeof(conn.remote_addr));
-		datagram->key.remote_port = conn.remote_port;
+	take_tuple(&conn, sk);
+	__builtin_memcpy(datagram->key.remote, conn.remote_addr, sizeof(conn.remote_addr));
+	datagram->key.remote_port = conn.remote_port;
+}
+
+static __always_inline struct datagram_socket *socket_with_room(struct datagram *datagram, const struct sock *sk)
+{
+	struct datagram_socket *socket = datagram_socket_of(sk);
+
+	if (!socket) {
+		datagram->key.socket = (__u64)sk;
+		count_left_out(&datagram->key);
 	}
+	return socket;
 }
 
 /* Both ends and where the payload begins; 0 for what is no datagram of its own, but carries one. */
@@ -254,10 +270,12 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	if (!payload || skb->len < payload)
 		return 0;
 	address = address_of(sk);
-	socket = datagram_socket_of(address);
+	socket = socket_with_room(&datagram, address);
 	if (!socket || (is_v4(datagram.local) && was_counted(socket, skb)))
 		return 0;
-	take_asked(&datagram, address, sk->dst_port);
+	/* Who is asked: what the process said, else the socket; the packet may be on its way to somebody else by now. */
+	if (!take_told(&datagram, address) && sk->dst_port)
+		take_peer(&datagram, address);
 	datagram.bytes = skb->len - payload;
 	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
 	datagram.app = app_of(skb, payload);
@@ -277,7 +295,7 @@ int datagram_sent(struct __sk_buff *skb)
 	return 1;
 }
 
-static __always_inline void note_address(struct bpf_sock_addr *context, const __u32 *addr, bool v4)
+static __always_inline void note_address(struct bpf_sock_addr *context, const __u32 *addr, bool v4, bool sent)
 {
 	__u64 task = (__u64)current_task();
 	struct bpf_sock *sk = context->sk;
@@ -287,6 +305,7 @@ static __always_inline void note_address(struct bpf_sock_addr *context, const __
 		return;
 	fresh.sk = (__u64)address_of(sk);
 	fresh.port = bpf_ntohs(context->user_port);
+	fresh.sent = sent;
 	if (v4)
 		put_v4(fresh.addr, addr[0]);
 	else
@@ -303,7 +322,7 @@ int datagram_to_v4(struct bpf_sock_addr *context)
 {
 	__u32 addr = context->user_ip4;
 
-	note_address(context, &addr, true);
+	note_address(context, &addr, true, true);
 	return 1;
 }
 
@@ -312,7 +331,7 @@ int datagram_to_v6(struct bpf_sock_addr *context)
 {
 	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
-	note_address(context, addr, false);
+	note_address(context, addr, false, true);
 	return 1;
 }
 
@@ -321,7 +340,7 @@ int datagram_from_v4(struct bpf_sock_addr *context)
 {
 	__u32 addr = context->user_ip4;
 
-	note_address(context, &addr, true);
+	note_address(context, &addr, true, false);
 	return 1;
 }
 
@@ -330,7 +349,7 @@ int datagram_from_v6(struct bpf_sock_addr *context)
 {
 	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
-	note_address(context, addr, false);
+	note_address(context, addr, false, false);
 	return 1;
 }
 
@@ -378,7 +397,7 @@ static __always_inline int on_taken(const struct sock *sk, const struct sk_buff 
 		return 0;
 	if (!take_packet(&datagram, skb))
 		return 0;
-	socket = datagram_socket_of(sk);
+	socket = socket_with_room(&datagram, sk);
 	if (!socket)
 		return 0;
 	datagram.packets = packets_of(skb);
@@ -403,26 +422,14 @@ static __always_inline int on_received(const struct sock *sk, int length, int fl
 {
 	struct datagram datagram = {.bytes = length, .packets = 1};
 	struct datagram_socket *socket;
-	__u64 task = (__u64)current_task();
-	struct told_address *told;
-	struct conn conn = {};
 
 	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_datagram_socket(sk))
 		return 0;
-	socket = datagram_socket_of(sk);
-	if (!socket)
-		return 0;
-	told = bpf_map_lookup_elem(&told_addresses, &task);
-	if (told && told->sk == (__u64)sk) {
-		__builtin_memcpy(datagram.key.remote, told->addr, sizeof(told->addr));
-		datagram.key.remote_port = told->port;
-		told->sk = 0;
-	} else {
-		take_tuple(&conn, sk);
-		__builtin_memcpy(datagram.key.remote, conn.remote_addr, sizeof(conn.remote_addr));
-		datagram.key.remote_port = conn.remote_port;
-	}
-	count(sk, socket, &datagram);
+	if (!take_told(&datagram, sk))
+		take_peer(&datagram, sk);
+	socket = socket_with_room(&datagram, sk);
+	if (socket)
+		count(sk, socket, &datagram);
 	return 0;
 }
 

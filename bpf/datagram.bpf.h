@@ -73,7 +73,8 @@ struct told_address {
 	__u64 sk; /* 0: it was of use already */
 	__u8 addr[16];
 	__u16 port;
-	__u16 reserved[3];
+	__u8 sent; /* or received */
+	__u8 reserved[5];
 };
 
 struct {
@@ -103,7 +104,9 @@ struct datagram {
 
 static __always_inline bool is_datagram_socket(const struct sock *sk)
 {
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER;
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER;
 }
 
 static __always_inline struct datagram_socket *datagram_socket_of(const struct sock *sk)
@@ -154,7 +157,7 @@ static __always_inline void end_conversation(const struct conversation_key *key,
 	struct shared *page = shared_page();
 
 	*(volatile __u8 *)&known->ending = 1;
-	if (known->wanted)
+	if (known->wanted && wanted(KIND_FLOW))
 		report_flow(known, ended);
 	if (!bpf_map_delete_elem(&conversations, key) && page)
 		__sync_fetch_and_add(&page->conversations, -1);

@@ -2,6 +2,7 @@
 /* What was open before the tracer came: every socket that a process holds, in every network namespace, once. */
 #include "report.bpf.h"
 #include "totals.bpf.h"
+#include "datagram.bpf.h"
 #include "file.bpf.h"
 
 static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
@@ -67,6 +68,15 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 		forget(sk);
 }
 
+/* The file is held meanwhile, so the socket cannot be gone before its entry is there. */
+static __always_inline void found_datagram_socket(const struct sock *sk)
+{
+	struct datagram_socket *socket = datagram_socket_of(sk);
+
+	if (socket)
+		socket->existing = 1;
+}
+
 SEC("iter/task_file")
 int existing(struct bpf_iter__task_file *context)
 {
@@ -81,6 +91,8 @@ int existing(struct bpf_iter__task_file *context)
 	sk = sock_of_file(file);
 	if (!sk)
 		return 0;
+	if (wanted(KIND_FLOW) && is_datagram_socket(sk))
+		found_datagram_socket(sk);
 	protocol = protocol_of(sk);
 	if (!protocol)
 		return 0;

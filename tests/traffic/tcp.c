@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <linux/udp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -95,6 +96,11 @@ static const struct {
 	{"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT},
 	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
 	{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF},
+	{"SO_BROADCAST", SOL_SOCKET, SO_BROADCAST},
+	{"IP_RECVERR", IPPROTO_IP, IP_RECVERR},
+	{"UDP_CORK", IPPROTO_UDP, UDP_CORK},
+	{"UDP_SEGMENT", IPPROTO_UDP, UDP_SEGMENT},
+	{"UDP_GRO", IPPROTO_UDP, UDP_GRO},
 	{"IPV6_V6ONLY", IPPROTO_IPV6, IPV6_V6ONLY},
 	{"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
 	{"TCP_DEFER_ACCEPT", IPPROTO_TCP, TCP_DEFER_ACCEPT},
