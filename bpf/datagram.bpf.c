@@ -134,13 +134,14 @@ static __always_inline void count(const struct sock *sk, struct datagram_socket 
 	datagram->key.socket = socket->id;
 	datagram->key.pid = BPF_CORE_READ(current_task(), tgid);
 	known = open_conversation(&datagram->key);
-	if (!known) {
+	if (known) {
+		known->last = bpf_ktime_get_ns();
+	} else {
 		begin_conversation(sk, socket, datagram);
 		known = bpf_map_lookup_elem(&conversations, &datagram->key);
 		if (!known)
 			return;
 	}
-	known->last = bpf_ktime_get_ns();
 	if (datagram->sent) {
 		__sync_fetch_and_add(&known->tx_bytes, datagram->bytes);
 		__sync_fetch_and_add(&known->tx_packets, datagram->packets);

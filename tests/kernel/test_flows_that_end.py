@@ -1,0 +1,228 @@
+"""A UDP conversation ends by the clock, with its socket, its owner or its tracer; what finds no room is counted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pytracecon import Flow, Lost
+from traffic.actor import Actor
+from traffic.datagrams import Socket, flows, told_of, udp
+from traffic.network import Network
+from traffic.trace import Trace
+
+V4 = ("127.0.0.1", 0)
+NOBODY = ("127.0.0.1", 9)
+PIDFD_GETFD = 438
+SECOND = 1_000_000_000
+
+Start = Callable[..., Trace]
+
+
+def lost_in(trace: Trace, where: str) -> int:
+    return sum(event.count for event in trace.events if isinstance(event, Lost) and event.where == where)
+
+
+@pytest.fixture
+def quick(traced: Start, network: Network) -> Trace:
+    """Half a second of silence is an end."""
+    return traced(netns=network.path, events="flow", udp_idle=0.5)
+
+
+def test_silence_is_an_end_though_nothing_else_happens(quick: Trace, network: Network, client: Actor) -> None:
+    """The reader waits for events without a limit meanwhile. What goes on afterwards is another conversation."""
+    server, near = udp(network.actor("server"), bound=V4), udp(client, bound=V4)
+    first = near.tell(10, server.address)
+    (idle,) = quick.tracer.read()
+    waited = time.monotonic_ns() - first.mono[1]
+    assert isinstance(idle, Flow)
+    assert told_of(idle) == near.flow(server.address, sent="10", ended="idle")
+    assert 0.45 * SECOND < waited < 2 * SECOND
+    assert idle.duration_ns == 0
+    near.tell(20, server.address)
+    between = time.monotonic_ns()
+    last = near.tell(30, server.address)
+    near.close()
+    again, *_ = [event for event in quick.settle() if isinstance(event, Flow)]
+    assert told_of(again) == near.flow(server.address, sent="20 30")
+    assert again.conn != idle.conn
+    assert again.duration_ns is not None
+    assert last.mono[0] - between <= again.duration_ns <= last.mono[1] - first.mono[0]
+
+
+def test_what_goes_on_does_not_end(quick: Trace, network: Network, client: Actor) -> None:
+    near = udp(client, bound=V4)
+    sent = []
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        near.tell(10, NOBODY)
+        sent.append("10")
+        quick.events += quick.tracer.read(timeout=0.1)
+    assert quick.events == []
+    near.close()
+    quick.settle()
+    assert [told_of(each) for each in flows(quick.events, network)] == [near.flow(NOBODY, sent=" ".join(sent))]
+
+
+def test_what_is_open_ends_with_the_tracer(quick: Trace, network: Network, client: Actor) -> None:
+    near, silent = udp(client, bound=V4), udp(client, bound=V4)
+    near.tell(10, NOBODY)
+    silent.tell(20, NOBODY)
+    silent.close()
+    quick.settle()
+    ended = sorted((each.tx_bytes, each.ended) for each in flows(quick.events, network))
+    assert ended == [(10, "stopped"), (20, "closed")]
+
+
+def test_an_owner_that_ends_leaves_its_socket_to_another(quick: Trace, network: Network, client: Actor) -> None:
+    near = udp(client, bound=V4)
+    heir = near.held_by(client.fork("heir"))
+    near.tell(10, NOBODY)
+    heir.tell(20, NOBODY)
+    heir.actor.kill()
+    assert quick.until(lambda events: bool(flows(events, network)), within=10)
+    (gone,) = flows(quick.events, network)
+    assert told_of(gone) == near.held_by(heir.actor).flow(NOBODY, sent="20", ended="owner_gone")
+
+
+def test_a_socket_that_dies_with_its_owner_is_closed(traced: Start, network: Network, client: Actor) -> None:
+    trace = traced(netns=network.path, events="flow")
+    near = udp(client, bound=V4)
+    near.tell(10, NOBODY)
+    client.kill()
+    trace.settle()
+    assert [told_of(each) for each in flows(trace.events, network)] == [near.flow(NOBODY, sent="10")]
+
+
+def handed_over(socket: Socket, to: Actor) -> Socket:
+    """The socket in another process, which is no relative: by SCM_RIGHTS."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(socket.actor.pid)
+    here = libc.syscall(PIDFD_GETFD, process, socket.fd, 0)
+    os.close(process)
+    assert here >= 0, os.strerror(ctypes.get_errno())
+    try:
+        return socket.held_by(to, to.do("adopt", fd=here).fd)
+    finally:
+        os.close(here)
+
+
+def test_a_socket_that_is_handed_over_has_two_conversations(traced: Start, network: Network, client: Actor) -> None:
+    trace = traced(netns=network.path, events="flow")
+    first = udp(network.actor("first"), bound=("127.0.0.1", 5353))
+    near = udp(client, to=first.address)
+    near.send(1)
+    first.hear()
+    second = handed_over(first, network.actor("second"))
+    first.close()
+    near.send(2)
+    second.hear()
+    second.tell(3, near.address)
+    near.hear()
+    near.close()
+    second.close()
+    trace.settle()
+    assert sorted(map(told_of, flows(trace.events, network))) == sorted(
+        [
+            near.flow(first.address, sent="1 2", received="3"),
+            first.flow(near.address, received="1"),
+            second.flow(near.address, received="2", sent="3", direction="in"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_socket_that_spoke_to_thousands(traced: Start, network: Network, client: Actor, processes: bool) -> None:
+    trace = traced(netns=network.path, events="flow", processes=processes)
+    near = udp(client, bound=V4)
+    many = client.do("tell-many", near.fd, 10, "127.0.0.1", 20_000, 3000)
+    assert many.result == 3000
+    near.close()
+    assert trace.until(lambda events: len(flows(events, network)) == 3000, within=30)
+    told = flows(trace.settle(), network)
+    assert {each.remote_port for each in told} == set(range(20_000, 23_000))
+    assert {(each.tx_bytes, each.tx_packets, each.ended, each.pid) for each in told} == {(10, 1, "closed", client.pid)}
+    assert len({each.conn for each in told}) == 3000
+    stats = trace.tracer.stats
+    assert (stats.wanted, stats.delivered, stats.lost) == (3000, 3000, 0)
+
+
+def test_what_finds_no_room_in_the_ring_is_counted(traced: Start, network: Network, client: Actor) -> None:
+    """Sockets that close tell of it at once, whether somebody reads or not."""
+    trace = traced(netns=network.path, events="flow", ring_size="4K")
+    for _ in range(100):
+        near = udp(client, bound=V4)
+        near.tell(10, NOBODY)
+        near.close()
+    crowd = udp(client, bound=V4)
+    client.do("tell-many", crowd.fd, 10, "127.0.0.1", 20_000, 500)
+    crowd.close()
+    trace.settle()
+    stats = trace.tracer.stats
+    assert stats.wanted == 600 == stats.delivered + stats.lost_ring
+    assert stats.lost_ring == lost_in(trace, "ring") > 0
+    told = flows(trace.events, network)
+    assert len(told) == stats.delivered
+    assert len([each for each in told if each.remote_port != NOBODY[1]]) >= 499, "a sweep waits for room"
+
+
+def test_what_finds_no_room_in_the_table_is_counted_once(traced: Start, network: Network, client: Actor) -> None:
+    """And marked, should it find room later: the oldest ones make some."""
+    trace = traced(netns=network.path, events="flow", max_connections=64)
+    near = udp(client, bound=V4)
+    for _ in range(3):
+        client.do("tell-many", near.fd, 10, "127.0.0.1", 20_000, 100)
+    assert trace.until(lambda _: lost_in(trace, "map") > 0)
+    left_out = lost_in(trace, "map")
+    assert left_out == 36
+    assert trace.until(lambda events: len(flows(events, network)) >= 40)
+    assert {each.ended for each in flows(trace.events, network)} == {"idle"}
+    assert {each.partial for each in flows(trace.events, network)} == {None}
+    before = {each.remote_port for each in flows(trace.events, network)}
+    late = max(port for port in range(20_000, 20_100) if port not in before)
+    near.tell(20, ("127.0.0.1", late))
+    near.close()
+    trace.settle()
+    (marked,) = [each for each in flows(trace.events, network) if each.tx_bytes == 20]
+    assert (marked.remote_port, marked.partial) == (late, True)
+    assert trace.tracer.stats.lost_map == 36 == lost_in(trace, "map")
+
+
+FILTERS = {
+    "pid": lambda near, _: {"pid": near.actor.pid},
+    "port": lambda _, far: {"port": far.address[1]},
+    "local_port": lambda near, _: {"local_port": near.address[1]},
+    "remote": lambda _, far: {"remote": far.address[0]},
+    "direction": lambda _near, _far: {"direction": "out"},
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in FILTERS])
+def test_filters_let_through_what_they_should(traced: Start, network: Network, client: Actor, name: str) -> None:
+    far, other = udp(network.actor("server"), bound=("127.0.0.2", 7000)), udp(network.actor("other"), bound=V4)
+    near = udp(client, bound=V4)
+    trace = traced(events="flow", netns=network.path, **FILTERS[name](near, far))
+    near.tell(10, far.address)
+    far.hear()
+    far.tell(20, near.address)
+    near.hear()
+    other.tell(30, (NOBODY[0], 10)) if name != "direction" else None
+    for each in (near, far, other):
+        each.close()
+    trace.settle()
+    assert [told_of(each) for each in flows(trace.events, network)] == [
+        near.flow(far.address, sent="10", received="20", pre_existing=True)
+    ]
+
+
+@pytest.mark.slow(reason="of TCP there is more in test_filters_in_the_kernel")
+def test_flows_have_no_latency_to_be_chosen_by(traced: Start, network: Network, client: Actor) -> None:
+    trace = traced(events="flow,established", netns=network.path, min_latency=1)
+    near = udp(client, bound=V4)
+    near.tell(10, NOBODY)
+    near.close()
+    assert trace.settle() == []
