@@ -216,6 +216,24 @@ static __always_inline void take_peer(struct datagram *datagram, const struct so
 	datagram->key.remote_port = conn.remote_port;
 }
 
+/* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
+static __always_inline void take_asked(struct datagram *datagram, const struct sock *sk, bool connected)
+{
+	struct conn peer = {};
+
+	if (connected) {
+		take_tuple(&peer, sk);
+		/* What the process said may be of a datagram that never left. */
+		if (datagram->key.remote_port == peer.remote_port &&
+		    same_address(datagram->key.remote, peer.remote_addr))
+			return;
+	}
+	if (take_told(datagram, sk) || !connected)
+		return;
+	__builtin_memcpy(datagram->key.remote, peer.remote_addr, sizeof(peer.remote_addr));
+	datagram->key.remote_port = peer.remote_port;
+}
+
 static __always_inline struct datagram_socket *socket_with_room(struct datagram *datagram, const struct sock *sk)
 {
 	struct datagram_socket *socket = datagram_socket_of(sk);
@@ -274,9 +292,7 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	socket = socket_with_room(&datagram, address);
 	if (!socket || (is_v4(datagram.local) && was_counted(socket, skb)))
 		return 0;
-	/* Who is asked: what the process said, else the socket; the packet may be on its way to somebody else by now. */
-	if (!take_told(&datagram, address) && sk->dst_port)
-		take_peer(&datagram, address);
+	take_asked(&datagram, address, sk->dst_port);
 	datagram.bytes = skb->len - payload;
 	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
 	datagram.app = app_of(skb, payload);

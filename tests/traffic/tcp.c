@@ -108,6 +108,7 @@ static const struct {
 	{"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT},
 	{"TCP_FASTOPEN", IPPROTO_TCP, TCP_FASTOPEN},
 	{"TCP_FASTOPEN_CONNECT", IPPROTO_TCP, TCP_FASTOPEN_CONNECT},
+	{0},
 };
 
 /* set FD OPTION VALUE, or set FD SO_LINGER SECONDS */
@@ -121,7 +122,7 @@ static void set_option(struct step *step)
 	done(step, -1);
 	if (!strcmp(name, "SO_LINGER"))
 		done(step, setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
-	for (size_t at = 0; at < sizeof(options) / sizeof(*options); at++)
+	for (size_t at = 0; options[at].name; at++)
 		if (!strcmp(options[at].name, name))
 			done(step, setsockopt(fd, options[at].level, options[at].option, &value, sizeof(value)));
 }
