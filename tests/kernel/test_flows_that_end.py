@@ -192,7 +192,7 @@ def test_what_finds_no_room_in_the_table_is_counted_once(traced: Start, network:
     assert trace.tracer.stats.lost_map == 36 == lost_in(trace, "map")
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[[Socket, Socket], dict[str, object]]] = {
     "pid": lambda near, _: {"pid": near.actor.pid},
     "port": lambda _, far: {"port": far.address[1]},
     "local_port": lambda near, _: {"local_port": near.address[1]},

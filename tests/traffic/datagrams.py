@@ -11,6 +11,19 @@ from traffic.end import MAPPED, unmapped
 from traffic.network import Network
 
 ROOM = 65_536
+FACTS = (
+    "pid",
+    "v4_mapped",
+    "tx_bytes",
+    "tx_packets",
+    "rx_bytes",
+    "rx_packets",
+    "direction",
+    "ended",
+    "app",
+    "partial",
+    "pre_existing",
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -92,12 +105,7 @@ def flows(events: list[Event], network: Network) -> list[Flow]:
 
 def told_of(event: Flow) -> Told:
     """A flow in the words of `Socket.flow`."""
-    facts = {
-        name: getattr(event, name)
-        for name in (
-            "pid v4_mapped tx_bytes tx_packets rx_bytes rx_packets direction ended app partial pre_existing"
-        ).split()
-    }
+    facts: dict[str, Any] = {name: getattr(event, name) for name in FACTS}
     facts["local"] = event.local_addr, event.local_port
     facts["remote"] = None if event.remote_port is None else (event.remote_addr, event.remote_port)
     return tuple(sorted(facts.items()))
