@@ -25,7 +25,7 @@ static __always_inline __u8 first_direction(const struct sock *sk, const struct 
 {
 	/* Who spoke first is not known of what is older than the tracer: who has a port of its choice is spoken to. */
 	if (socket->existing)
-		return BPF_CORE_READ(sk, sk_userlocks) & PORT_IS_BOUND ? DIRECTION_IN : DIRECTION_OUT;
+		return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & PORT_IS_BOUND ? DIRECTION_IN : DIRECTION_OUT;
 	return sent ? DIRECTION_OUT : DIRECTION_IN;
 }
 

@@ -18,6 +18,7 @@ def client(place: Place) -> Actor:
     return place.actor("client")
 
 
+@pytest.mark.slow(reason="names are user space's, whatever the kernel")
 def test_the_name_is_the_one_that_was_asked_for_before(
     traced: Callable[..., Trace], place: Place, client: Actor
 ) -> None:
