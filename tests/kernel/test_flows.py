@@ -261,14 +261,17 @@ def io_uring(network: Network, _sees: bool) -> list[Told]:
     if not has_io_uring():
         pytest.skip("io_uring is off in this kernel")
     server, client = udp(network.actor("server"), bound=V4), udp(network.actor("client"), bound=V4)
-    client.tell(10, server.address, "uring")
-    hear_each(server, "10", "uring")
+    ways = ("uring", "uring-async")
+    for size, how in enumerate(ways, 10):
+        client.tell(size, server.address, how)
+        hear_each(server, str(size), how)
     client.connect(server.address)
-    client.send(20, "uring")
-    hear_each(server, "20", "uring")
+    for size, how in enumerate(ways, 20):
+        client.send(size, how)
+        hear_each(server, str(size), how)
     for each in (client, server):
         each.close()
-    return [client.flow(server.address, sent="10 20"), server.flow(client.address, received="10 20")]
+    return [client.flow(server.address, sent="10 11 20 21"), server.flow(client.address, received="10 11 20 21")]
 
 
 def what_fails(network: Network, _sees: bool) -> list[Told]:
