@@ -9,6 +9,7 @@
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 #define PORT_IS_BOUND 8 /* SOCK_BINDPORT_LOCK */
+#define LOOKED_AT 4     /* datagrams of a conversation that may show what it is */
 
 static __always_inline struct task_struct *current_task(void)
 {
@@ -127,12 +128,18 @@ static __always_inline struct conversation *open_conversation(struct conversatio
 	return bpf_map_lookup_elem(&conversations, key);
 }
 
-static __always_inline void count(const struct sock *sk, struct datagram_socket *socket, struct datagram *datagram)
+static __always_inline struct conversation *count(const struct sock *sk, __u32 pid, struct datagram *datagram)
 {
+	struct datagram_socket *socket = datagram_socket_of(sk);
 	struct conversation *known;
 
+	datagram->key.pid = pid;
+	if (!socket) {
+		datagram->key.socket = (__u64)sk;
+		count_left_out(&datagram->key);
+		return NULL;
+	}
 	datagram->key.socket = socket->id;
-	datagram->key.pid = BPF_CORE_READ(current_task(), tgid);
 	known = open_conversation(&datagram->key);
 	if (known) {
 		known->last = bpf_ktime_get_ns();
@@ -140,7 +147,7 @@ static __always_inline void count(const struct sock *sk, struct datagram_socket 
 		begin_conversation(sk, socket, datagram);
 		known = bpf_map_lookup_elem(&conversations, &datagram->key);
 		if (!known)
-			return;
+			return NULL;
 	}
 	if (datagram->sent) {
 		__sync_fetch_and_add(&known->tx_bytes, datagram->bytes);
@@ -149,11 +156,10 @@ static __always_inline void count(const struct sock *sk, struct datagram_socket 
 		__sync_fetch_and_add(&known->rx_bytes, datagram->bytes);
 		__sync_fetch_and_add(&known->rx_packets, datagram->packets);
 	}
-	if (datagram->app)
-		known->app = datagram->app;
 	/* What a socket for all addresses sends leaves from one of them. */
 	if (is_any(known->conn.local_addr))
 		take_local(&known->conn, datagram);
+	return known;
 }
 
 /* A long header (RFC 8999) of a version that is in use: 1, 2, a draft's, or one that asks for negotiation. */
@@ -174,15 +180,23 @@ static __always_inline __u8 app_of(struct __sk_buff *skb, __u32 from)
 }
 
 /*
- * The kernel copies a datagram to many for this host's own listeners and sends copy and original through the same hook,
- * one after the other: both have the same buffer, and only IPv4 does so ahead of the hook.
+ * What goes to many the kernel copies for this host's own listeners, and sends copy and original through the same hook,
+ * one after the other: both have the same buffer. Only IPv4 does so ahead of the hook, and only for a group or a
+ * broadcast, whose last bits are all ones.
  */
-static __always_inline bool was_counted(struct datagram_socket *socket, const struct __sk_buff *skb)
+static __always_inline bool was_counted(const struct sock *sk, const struct __sk_buff *skb, const __u8 *remote)
 {
-	struct sk_buff *address = (struct sk_buff *)address_of(skb);
+	struct sk_buff *address;
+	struct datagram_socket *socket;
 	__u64 buffer;
 
+	if (!is_v4(remote) || (remote[12] < 224 && (remote[15] & 3) != 3))
+		return false;
+	address = (struct sk_buff *)address_of(skb);
 	if (!BPF_CORE_READ_BITFIELD_PROBED(address, cloned))
+		return false;
+	socket = datagram_socket_of(sk);
+	if (!socket)
 		return false;
 	buffer = (__u64)BPF_CORE_READ(address, head);
 	if (socket->copied == buffer) {
@@ -207,42 +221,43 @@ static __always_inline bool take_told(struct datagram *datagram, const struct so
 	return true;
 }
 
-static __always_inline void take_peer(struct datagram *datagram, const struct sock *sk)
+/* Each by itself, or clang would choose between their addresses. */
+static __always_inline void take_connected(__u32 *addr, const struct bpf_sock *socket)
 {
-	struct conn conn = {};
+	__u32 v4 = socket->dst_ip4, first = socket->dst_ip6[0], second = socket->dst_ip6[1];
+	__u32 third = socket->dst_ip6[2], last = socket->dst_ip6[3];
+	bool is_ipv4 = socket->family == AF_INET;
 
-	take_tuple(&conn, sk);
-	__builtin_memcpy(datagram->key.remote, conn.remote_addr, sizeof(conn.remote_addr));
-	datagram->key.remote_port = conn.remote_port;
+	barrier_var(v4);
+	barrier_var(first);
+	barrier_var(second);
+	barrier_var(third);
+	barrier_var(last);
+	if (is_ipv4) {
+		put_v4((__u8 *)addr, v4);
+		return;
+	}
+	addr[0] = first;
+	addr[1] = second;
+	addr[2] = third;
+	addr[3] = last;
 }
 
 /* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
-static __always_inline void take_asked(struct datagram *datagram, const struct sock *sk, bool connected)
+static __always_inline void take_asked(struct datagram *datagram, const struct bpf_sock *socket, const struct sock *sk)
 {
-	struct conn peer = {};
+	__u16 port = bpf_ntohs(socket->dst_port);
+	__u32 addr[4] = {};
 
-	if (connected) {
-		take_tuple(&peer, sk);
-		/* What the process said may be of a datagram that never left. */
-		if (datagram->key.remote_port == peer.remote_port &&
-		    same_address(datagram->key.remote, peer.remote_addr))
+	if (port) {
+		take_connected(addr, socket);
+		if (port == datagram->key.remote_port && same_address((__u8 *)addr, datagram->key.remote))
 			return;
 	}
-	if (take_told(datagram, sk) || !connected)
-		return;
-	__builtin_memcpy(datagram->key.remote, peer.remote_addr, sizeof(peer.remote_addr));
-	datagram->key.remote_port = peer.remote_port;
-}
-
-static __always_inline struct datagram_socket *socket_with_room(struct datagram *datagram, const struct sock *sk)
-{
-	struct datagram_socket *socket = datagram_socket_of(sk);
-
-	if (!socket) {
-		datagram->key.socket = (__u64)sk;
-		count_left_out(&datagram->key);
+	if (!take_told(datagram, sk) && port) {
+		__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
+		datagram->key.remote_port = port;
 	}
-	return socket;
 }
 
 /* Both ends and where the payload begins; 0 for what is no datagram of its own, but carries one. */
@@ -277,7 +292,7 @@ static __noinline int on_sent(struct __sk_buff *skb)
 {
 	struct datagram datagram = {.sent = 1};
 	struct bpf_sock *sk = skb->sk;
-	struct datagram_socket *socket;
+	struct conversation *known;
 	const struct sock *address;
 	__u32 payload;
 
@@ -289,14 +304,14 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	if (!payload || skb->len < payload)
 		return 0;
 	address = address_of(sk);
-	socket = socket_with_room(&datagram, address);
-	if (!socket || (is_v4(datagram.local) && was_counted(socket, skb)))
+	if (was_counted(address, skb, datagram.key.remote))
 		return 0;
-	take_asked(&datagram, address, sk->dst_port);
+	take_asked(&datagram, sk, address);
 	datagram.bytes = skb->len - payload;
 	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
-	datagram.app = app_of(skb, payload);
-	count(address, socket, &datagram);
+	known = count(address, BPF_CORE_READ(current_task(), tgid), &datagram);
+	if (known && !known->app && known->tx_packets <= LOOKED_AT)
+		known->app = app_of(skb, payload);
 	return 0;
 }
 
@@ -318,7 +333,7 @@ static __always_inline void note_address(struct bpf_sock_addr *context, const __
 	struct bpf_sock *sk = context->sk;
 	struct told_address fresh = {}, *known;
 
-	if (!sk)
+	if (!sk || (!sent && sk->dst_port)) /* one that is connected receives from nobody else */
 		return;
 	fresh.sk = (__u64)address_of(sk);
 	fresh.port = bpf_ntohs(context->user_port);
@@ -371,24 +386,20 @@ int datagram_from_v6(struct bpf_sock_addr *context)
 }
 
 /* Both ends from the packet itself, which IP and UDP have left in one piece. */
-static __always_inline bool take_packet(struct datagram *datagram, const struct sk_buff *skb)
+static __always_inline bool take_packet(struct datagram *datagram, const struct sk_buff *skb, const bool vouched)
 {
-	const unsigned char *head = BPF_CORE_READ(skb, head);
-	const unsigned char *network = head + BPF_CORE_READ(skb, network_header);
-	const unsigned char *transport = head + BPF_CORE_READ(skb, transport_header);
-	__be32 v4[2];
+	const unsigned char *head = FIELD(vouched, skb, head);
+	const unsigned char *network = head + FIELD(vouched, skb, network_header);
+	const unsigned char *transport = head + FIELD(vouched, skb, transport_header);
+	__be32 v4[5];
 	__be16 port;
-	__u8 first;
 
-	if (bpf_probe_read_kernel(&first, sizeof(first), network) ||
-	    bpf_probe_read_kernel(&port, sizeof(port), transport))
+	if (bpf_probe_read_kernel(v4, sizeof(v4), network) || bpf_probe_read_kernel(&port, sizeof(port), transport))
 		return false;
 	datagram->key.remote_port = bpf_ntohs(port);
-	if (first >> 4 == 4) {
-		if (bpf_probe_read_kernel(v4, sizeof(v4), network + 12))
-			return false;
-		put_v4(datagram->key.remote, v4[0]);
-		put_v4(datagram->local, v4[1]);
+	if (*(__u8 *)v4 >> 4 == 4) {
+		put_v4(datagram->key.remote, v4[3]);
+		put_v4(datagram->local, v4[4]);
 		return true;
 	}
 	return !bpf_probe_read_kernel(datagram->key.remote, 16, network + 8) &&
@@ -396,73 +407,82 @@ static __always_inline bool take_packet(struct datagram *datagram, const struct 
 }
 
 /* One buffer may hold several, for a process that asked for that (UDP_GRO). */
-static __always_inline __u16 packets_of(const struct sk_buff *skb)
+static __always_inline __u16 packets_of(const struct sk_buff *skb, const bool vouched)
 {
-	const struct skb_shared_info *info = (void *)(BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end));
+	const struct skb_shared_info *info = (void *)(FIELD(vouched, skb, head) + FIELD(vouched, skb, end));
 	__u16 segments = BPF_CORE_READ(info, gso_segs);
 
 	return segments ? segments : 1;
 }
 
+static __always_inline __u32 current_pid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
 /* A look only: `length` is not positive, and the queue still has the datagram. */
-static __always_inline int on_taken(const struct sock *sk, const struct sk_buff *skb, int length)
+static __always_inline int on_taken(const struct sock *sk, const struct sk_buff *skb, int length, const bool vouched)
 {
 	struct datagram datagram = {.bytes = length};
-	struct datagram_socket *socket;
 
-	if (length < 0 || (!length && BPF_CORE_READ(skb, users.refs.counter) != 1) || !is_datagram_socket(sk))
+	if (length < 0 || (!length && FIELD(vouched, skb, users.refs.counter) != 1))
 		return 0;
-	if (!take_packet(&datagram, skb))
+	if (FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER || !take_packet(&datagram, skb, vouched))
 		return 0;
-	socket = socket_with_room(&datagram, sk);
-	if (!socket)
-		return 0;
-	datagram.packets = packets_of(skb);
-	count(sk, socket, &datagram);
+	datagram.packets = packets_of(skb, vouched);
+	count(sk, current_pid(), &datagram);
 	return 0;
 }
 
 SEC("fentry/skb_consume_udp")
 int BPF_PROG(datagram_taken_fentry, struct sock *sk, struct sk_buff *skb, int length)
 {
-	return on_taken(sk, skb, length);
+	return on_taken(sk, skb, length, true);
 }
 
 SEC("kprobe/skb_consume_udp")
 int BPF_KPROBE(datagram_taken_kprobe, struct sock *sk, struct sk_buff *skb, int length)
 {
-	return on_taken(sk, skb, length);
+	return on_taken(sk, skb, length, false);
 }
 
 /* Without the packet: of a socket that is not connected, a process that does not ask from whom leaves that unknown. */
-static __always_inline int on_received(const struct sock *sk, int length, int flags)
+static __always_inline void take_from(struct datagram *datagram, const struct sock *sk, const bool vouched)
+{
+	datagram->key.remote_port = bpf_ntohs(FIELD(vouched, sk, __sk_common.skc_dport));
+	if (datagram->key.remote_port) {
+		if (FIELD(vouched, sk, __sk_common.skc_family) == AF_INET)
+			put_v4(datagram->key.remote, FIELD(vouched, sk, __sk_common.skc_daddr));
+		else
+			BPF_CORE_READ_INTO(&datagram->key.remote, sk, __sk_common.skc_v6_daddr);
+		return;
+	}
+	take_told(datagram, sk);
+}
+
+static __always_inline int on_received(const struct sock *sk, int length, int flags, const bool vouched)
 {
 	struct datagram datagram = {.bytes = length, .packets = 1};
-	struct datagram_socket *socket;
 
-	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_datagram_socket(sk))
+	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER)
 		return 0;
-	if (!take_told(&datagram, sk))
-		take_peer(&datagram, sk);
-	socket = socket_with_room(&datagram, sk);
-	if (socket)
-		count(sk, socket, &datagram);
+	take_from(&datagram, sk, vouched);
+	count(sk, current_pid(), &datagram);
 	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(datagram_received_btf, struct sock *sk, int length, int flags)
 {
-	return on_received(sk, length, flags);
+	return on_received(sk, length, flags, true);
 }
 
 SEC("raw_tp/sock_recv_length")
 int BPF_PROG(datagram_received_raw, struct sock *sk, int length, int flags)
 {
-	return on_received(sk, length, flags);
+	return on_received(sk, length, flags, false);
 }
 
-/* Its only conversation ends with it; several are found by the next sweep, at once. */
 SEC("cgroup/sock_release")
 int datagram_socket_released(struct bpf_sock *context)
 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -16,7 +17,6 @@ from pytracecon.ring import Ring, SharedPages
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
@@ -79,12 +79,17 @@ class Events:
         self._names = names
         self._shown = shown
         self._owners = owners
+        self.note: Callable[[list[Event]], None] | None = None
+        """Called with what is handed over, by whoever wants to know."""
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
         events = decode(batch, offset_ns, self._names, self._owners, self._translations)
-        return seen(events, self._names, self._shown)
+        events, counts = seen(events, self._names, self._shown)
+        if self.note is not None:
+            self.note(events)
+        return events, counts
 
     def events(self, events: list[Event]) -> list[Event]:
         return events
@@ -97,14 +102,17 @@ class Reader:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
-        self._alone: list[Program] = loaded.alone
+        self._loaded = loaded
         self._names = names
         self._libcs = libcs
+        self._modules = loaded.modules
         self._sweep = sweep_of(loaded, self._pages, idle_ns)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
         self.epoll.register(self._wake, select.EPOLLIN)
+        if self._modules is not None and self._modules.fd is not None:
+            self.epoll.register(self._modules.fd, select.EPOLLIN)
         self._read = 0
         self._lookups = 0
         self.left_out = 0
@@ -144,6 +152,11 @@ class Reader:
         """End a wait, now or the next one. Safe in a signal handler."""
         os.eventfd_write(self._wake, 1)
 
+    def calm(self) -> None:
+        """`wake()` was heard."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
@@ -164,10 +177,24 @@ class Reader:
         self.drained = self._ring.unread() == 0
         if self.drained:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
-            for each in (self._libcs, self._sweep):
+            for each in (self._libcs, self._modules, self._sweep):
                 if each is not None:
                     each.look()
         return taken
+
+    def take_until(self, time_ns: int, form: Form[T]) -> list[T]:
+        """Everything that happened before then, by the kernel's clock, and was not read yet."""
+        taken: list[T] = []
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        while True:
+            before = self._ring.unread()
+            taken += self.take(form)
+            if self.drained or self._known_until >= time_ns:
+                return taken
+            if self._ring.unread() < before:
+                deadline = time.monotonic() + _SETTLED_WITHIN
+            elif time.monotonic() > deadline:  # a record that is being written stands before it
+                return taken
 
     def _unanswered(self, now: int, offset: int) -> list[Event]:
         """Lookups that end because their time is over."""
@@ -179,7 +206,8 @@ class Reader:
 
     def until_due(self, timeout: float | None) -> float | None:
         """`timeout`, or less if something has to be done before although nothing happens."""
-        deadlines = [each.deadline for each in (self._names, self._libcs, self._sweep) if each is not None]
+        others = (self._libcs, self._modules, self._sweep)
+        deadlines = [each.deadline for each in (self._names, *others) if each is not None]
         due = [deadline for deadline in deadlines if deadline is not None]
         if not due:
             return timeout
@@ -215,7 +243,7 @@ class Reader:
     def missed(self, offset: int) -> list[Event]:
         """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
         self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._alone)
+        misses = sum(program.info().recursion_misses for program in self._loaded.alone)
         if misses <= self._missed:
             return []
         count, self._missed = misses - self._missed, misses
@@ -246,6 +274,7 @@ class Reader:
                 # What is to be done may have changed meanwhile, without a wake-up: the reader was awake.
                 self.epoll.poll(self.until_due(None if timeout is None else timeout - first))
         self._pages.rest(wire.AWAKE)
+        self.calm()
 
     def nap(self, timeout: float | None = None) -> None:
         """A short rest, ended early only by a ring that fills or by `wake()`."""

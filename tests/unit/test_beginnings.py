@@ -1,135 +1,138 @@
-"""A UDP conversation is told when it is over; the name it has is that of its beginning, which a record tells."""
+"""The first state of a connection comes with where its SYN went, in its place, and at the latest a moment later."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import Any
 
-from pytracecon import wire
-from pytracecon.clock import SECOND
-from pytracecon.decode import address, decode
-from pytracecon.events import Flow
-from pytracecon.filters import Filters
-from pytracecon.names.joiner import Joiner
-from pytracecon.names.records import Asker, LibcPart, ProcessKey, ProgramStarted
+import pytest
 
-PID, BORN = 1234, 77
-REMOTE = bytes(10) + b"\xff\xff" + IPv4Address("192.0.2.7").packed
-LONG = 1000 * SECOND
+from pytracecon.events import ConnectionEvent, Endpoint, Event, Lost, State
+from pytracecon.views.beginnings import Beginnings
 
-CONN: dict[str, Any] = {
-    "id": 0x00003FA2C18E0007,
-    "subflow_of": 0,
-    "cgroup": 4711,
-    "born": BORN,
-    "process": 0,
-    "netns": 4026531840,
-    "pid": PID,
-    "tid": PID,
-    "uid": 1000,
-    "local_addr": REMOTE[:12] + bytes([10, 0, 0, 5]),
-    "remote_addr": REMOTE,
-    "local_port": 41234,
-    "remote_port": 443,
-    "protocol": 3,
-    "direction": 1,
-    "owner": 5,
-    "flags": 0,
-    "comm": b"curl",
-    "thread": b"",
-}
-FLOW = {
-    "duration": LONG,
-    "idle": 30 * SECOND,
-    "tx_bytes": 1,
-    "rx_bytes": 0,
-    "tx_packets": 1,
-    "rx_packets": 0,
-    "ended": 6,
-    "app": 0,
-}
+REAL = Endpoint("192.168.2.1", 22)
 
 
-def packed(kind: int, time: int, tail: tuple[wire.Field, ...], values: dict[str, Any]) -> bytes:
-    parts = (*wire.HEADER, *wire.CONN, *tail)
-    shape = wire.layout(parts)
-    header = {"time": time, "lost": 0, "cpu": 0, "kind": kind, "words": shape.size // 8}
-    return shape.pack(*((CONN | header | values)[name] for name, form in parts if not form.endswith("x")))
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def beginning(time: int, **changed: Any) -> bytes:
-    return packed(wire.BEGINNING_KIND, time, (), changed)
+class Known:
+    """What the tracer has learnt: by connection."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Endpoint] = {}
+
+    def __call__(self, event: ConnectionEvent) -> None:
+        event.service = self.services.get(event.conn)
 
 
-def flow(time: int, **changed: Any) -> bytes:
-    return packed(wire.KINDS["flow"], time, wire.RECORDS["flow_event"], FLOW | changed)
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-def asked(joiner: Joiner, name: str, time: int) -> None:
-    asker = Asker(ProcessKey(PID, BORN), "curl", 1000, None, None, 4026531840, 4711)
-    joiner.take(
-        LibcPart(
-            time=time,
-            asker=asker,
-            wanted=True,
-            call=time,
-            function="getaddrinfo",
-            latency_ns=1,
-            code=0,
-            name=name.encode(),
-            name_cut=False,
-            addresses=(REMOTE,),
-            addresses_cut=False,
-            more=False,
-        ),
-        0,
-    )
+@pytest.fixture
+def known() -> Known:
+    return Known()
 
 
-def new_joiner() -> Joiner:
-    def no_libc(program: ProgramStarted) -> None:
-        raise AssertionError(program)
-
-    return Joiner(Filters.parse(events="flow"), address, no_libc)
+@pytest.fixture(params=[False, True], ids=["with others", "alone"])
+def beginnings(request: pytest.FixtureRequest, known: Known, clock: Clock) -> Beginnings:
+    return Beginnings(known, alone=request.param, clock=clock)
 
 
-def hosts(joiner: Joiner, *records: bytes) -> list[str | None]:
-    events = decode(b"".join(records), 0, joiner)
-    assert all(isinstance(event, Flow) for event in events), "a beginning is no event"
-    return [event.host for event in events if isinstance(event, Flow)]
+@pytest.fixture
+def alone(known: Known, clock: Clock) -> Beginnings:
+    return Beginnings(known, alone=True, clock=clock)
 
 
-def test_the_name_of_the_beginning_lasts_however_long_it_takes() -> None:
-    joiner = new_joiner()
-    asked(joiner, "old.test", SECOND)
-    assert hosts(joiner, beginning(2 * SECOND)) == []
-    asked(joiner, "young.test", LONG)
-    assert hosts(joiner, flow(LONG + 32 * SECOND)) == ["old.test"]
+@pytest.fixture
+def together(known: Known, clock: Clock) -> Beginnings:
+    return Beginnings(known, clock=clock)
 
 
-def test_it_is_forgotten_when_the_conversation_is_over() -> None:
-    joiner = new_joiner()
-    asked(joiner, "old.test", SECOND)
-    hosts(joiner, beginning(2 * SECOND), flow(3 * SECOND, duration=0, idle=SECOND))
-    asked(joiner, "young.test", LONG)
-    assert hosts(joiner, flow(LONG + SECOND, duration=0, idle=0)) == ["young.test"]
+def state(conn: str, old: str, new: str, **more: Any) -> State:
+    return State(1, conn, "tcp", "out", old=old, new=new, **more)
 
 
-def test_who_is_spoken_to_has_asked_for_no_name() -> None:
-    joiner = new_joiner()
-    asked(joiner, "old.test", SECOND)
-    spoken_to = {"direction": 2, "owner": 6}
-    assert hosts(joiner, beginning(2 * SECOND, **spoken_to), flow(LONG, **spoken_to)) == [None]
+def first(conn: str) -> State:
+    return state(conn, "CLOSE", "SYN_SENT")
 
 
-def test_a_name_that_is_younger_than_the_beginning_is_another_one_s() -> None:
-    joiner = new_joiner()
-    assert hosts(joiner, beginning(2 * SECOND)) == []
-    asked(joiner, "young.test", 3 * SECOND)
-    assert hosts(joiner, flow(12 * SECOND, duration=SECOND, idle=9 * SECOND)) == [None]
+def second(conn: str, service: Endpoint | None = REAL) -> State:
+    return state(conn, "SYN_SENT", "ESTABLISHED", service=service)
 
 
-def test_without_names_a_beginning_is_passed_over() -> None:
-    (event,) = decode(beginning(SECOND) + flow(2 * SECOND), 0)
-    assert isinstance(event, Flow)
-    assert event.host is None
+def services(events: list[Event]) -> list[tuple[str, Endpoint | None]]:
+    return [(event.conn, event.service) for event in events if isinstance(event, State)]
+
+
+def test_its_second_event_tells_it(beginnings: Beginnings) -> None:
+    assert beginnings.take([first("a")]) == []
+    assert services(beginnings.take([second("a")])) == [("a", REAL), ("a", REAL)]
+    assert len(beginnings) == 0
+
+
+def test_it_comes_as_soon_as_it_is_known(beginnings: Beginnings, known: Known) -> None:
+    assert beginnings.take([first("a")]) == []
+    known.services["a"] = REAL
+    assert services(beginnings.take([])) == [("a", REAL)]
+    assert beginnings.deadline is None
+
+
+def test_what_comes_behind_it_stays_behind_it(beginnings: Beginnings) -> None:
+    lost = Lost(1, 2, "ring")
+    assert beginnings.take([first("a"), second("b"), lost]) == []
+    told = beginnings.take([second("a"), second("c")])
+    assert services(told) == [("a", REAL), ("b", REAL), ("a", REAL), ("c", REAL)]
+    assert told[2] is lost
+
+
+def test_what_goes_straight_waits_no_longer_than_its_second_event(beginnings: Beginnings) -> None:
+    told = beginnings.take([first("a"), second("a", service=None)])
+    assert services(told) == [("a", None), ("a", None)]
+
+
+def test_without_an_answer_it_comes_a_moment_later_all_the_same(together: Beginnings, clock: Clock) -> None:
+    assert together.take([first("a"), second("b")]) == []
+    assert together.deadline == pytest.approx(clock.now + 0.1)
+    clock.now += 0.1
+    assert services(together.take([])) == [("a", None), ("b", REAL)]
+
+
+def test_where_only_services_are_shown_it_waits_aside_and_holds_up_nobody(alone: Beginnings, clock: Clock) -> None:
+    alone.take([first("a"), second("b")])
+    clock.now += 0.1
+    assert services(alone.take([second("c")])) == [("b", REAL), ("c", REAL)]
+    assert services(alone.take([second("a")])) == [("a", REAL), ("a", REAL)]
+    assert len(alone) == 0
+
+
+def test_at_the_end_nothing_is_left(beginnings: Beginnings, known: Known, clock: Clock) -> None:
+    beginnings.take([first("a")])
+    clock.now += 0.1
+    given = len(beginnings.take([first("b"), second("c")]))
+    known.services["b"] = REAL
+    left = beginnings.rest()
+    assert given + len(left) == 3
+    assert services(left)[-2:] == [("b", REAL), ("c", REAL)]
+    assert len(beginnings) == 0
+    assert beginnings.rest() == []
+
+
+def test_no_more_stand_aside_than_there_is_room_for(
+    alone: Beginnings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytracecon.views.beginnings._MOST", 10)
+    alone.take([first(str(number)) for number in range(15)])
+    clock.now += 0.1
+    assert services(alone.take([])) == [(str(number), None) for number in range(5)]
+    assert len(alone) == 10
+
+
+def test_states_that_are_no_beginning_do_not_wait(beginnings: Beginnings) -> None:
+    listening = state("l", "CLOSE", "LISTEN")
+    assert beginnings.take([listening]) == [listening]
