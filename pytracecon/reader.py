@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -78,12 +79,17 @@ class Events:
         self._names = names
         self._shown = shown
         self._owners = owners
+        self.note: Callable[[list[Event]], None] | None = None
+        """Called with what is handed over, by whoever wants to know."""
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
         events = decode(batch, offset_ns, self._names, self._owners, self._translations)
-        return seen(events, self._names, self._shown)
+        events, counts = seen(events, self._names, self._shown)
+        if self.note is not None:
+            self.note(events)
+        return events, counts
 
     def events(self, events: list[Event]) -> list[Event]:
         return events
@@ -146,6 +152,11 @@ class Reader:
         """End a wait, now or the next one. Safe in a signal handler."""
         os.eventfd_write(self._wake, 1)
 
+    def calm(self) -> None:
+        """`wake()` was heard."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
@@ -170,6 +181,20 @@ class Reader:
                 if each is not None:
                     each.look()
         return taken
+
+    def take_until(self, time_ns: int, form: Form[T]) -> list[T]:
+        """Everything that happened before then, by the kernel's clock, and was not read yet."""
+        taken: list[T] = []
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        while True:
+            before = self._ring.unread()
+            taken += self.take(form)
+            if self.drained or self._known_until >= time_ns:
+                return taken
+            if self._ring.unread() < before:
+                deadline = time.monotonic() + _SETTLED_WITHIN
+            elif time.monotonic() > deadline:  # a record that is being written stands before it
+                return taken
 
     def _unanswered(self, now: int, offset: int) -> list[Event]:
         """Lookups that end because their time is over."""
@@ -248,6 +273,7 @@ class Reader:
             if not self.epoll.poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
                 self.epoll.poll(None if timeout is None else timeout - first)
         self._pages.rest(wire.AWAKE)
+        self.calm()
 
     def nap(self, timeout: float | None = None) -> None:
         """A short rest, ended early only by a ring that fills or by `wake()`."""

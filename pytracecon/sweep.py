@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytracecon.clock import SECOND
-from pytracecon.existing import run_iterator
+from pytracecon.iterators import run
 
 if TYPE_CHECKING:
     from pytracecon.loader import Loaded
@@ -76,7 +76,7 @@ class Sweep:
     def _once(self) -> None:
         self._pages.set("sweep", 0)
         self._pages.set("left", 0)
-        run_iterator(self._program, self._table)
+        run(self._program, self._table)
         if self.unfinished:
             self._pages.set("sweep", 1)
 

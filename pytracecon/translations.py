@@ -16,6 +16,7 @@ from pytracecon import wire
 from pytracecon.events import Endpoint
 
 if TYPE_CHECKING:
+    from pytracecon.connections import Connection
     from pytracecon.events import ConnectionEvent
     from pytracecon.ipvs_table import Decided
 
@@ -79,7 +80,7 @@ class Translations:
             if self._on_address is not None:
                 self._on_address(asked)
 
-    def label(self, event: ConnectionEvent, ends: Ends) -> None:
+    def label(self, event: ConnectionEvent | Connection, ends: Ends) -> None:
         """What IPVS did is no rule of a packet filter, though both look alike in the packet."""
         key = _TRANSPORTS[event.proto], ends
         event.service = self._services.get(key)

@@ -171,7 +171,7 @@ def mounts(kind: str) -> list[str]:
     return output("findmnt", "-n", "-l", "-t", kind, "-o", "TARGET").split()
 
 
-EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED)}
+EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED, "flow")}
 """For this every need is wanted, but for what there is not (IPVS)."""
 
 
@@ -195,6 +195,7 @@ def test_a_rung_works_where_the_doctor_says_so(told: Any, rung: str) -> None:
 
 def test_it_names_the_probes_that_a_tracer_takes(told: Any) -> None:
     with Tracer(**EVERYTHING) as tracer:
+        tracer.snapshot()
         taken = [probe for probe in tracer.probes if probe.attached]
     assert told["ok"]
     for need in told["needs"]:
