@@ -54,19 +54,20 @@ class Loaded:
     probes: list[Probe]
     libcs: LibcUprobes | None = None
     """Where the need "libc lookups" is met."""
-    modules: Modules | None = None
-    """Where a need is met, or will be, by functions of a module."""
     later: list[_libbpf.Object] = field(default_factory=list)
     """What was loaded when it was first asked for; it shares the maps."""
+    modules: Modules | None = None
+    """Where a need is met, or will be, by functions of a module."""
 
     @property
     def alone(self) -> list[_libbpf.Program]:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
-        when the socket's memory serves another connection.
+        when the socket's memory serves another connection. Nor do iterators: whoever runs one sees that it did.
         """
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.need != "states"]
+        hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
+        return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""
@@ -81,12 +82,12 @@ class Loaded:
     def close(self) -> None:
         if self.libcs is not None:
             self.libcs.detach()
-        if self.modules is not None:
-            self.modules.close()
         with contextlib.ExitStack() as last_to_first:
             last_to_first.callback(self.object.close)
             for opened in self.later:
                 last_to_first.callback(opened.close)
+            if self.modules is not None:
+                last_to_first.callback(self.modules.close)
 
 
 @dataclass(slots=True)

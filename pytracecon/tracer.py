@@ -6,8 +6,8 @@
 
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
     tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
-    tracer.complete(event)                       # fills in where it really goes, if that became known since
     tracer.snapshot()                            # what is open now, and what ended since the snapshot before
+    tracer.complete(event)                       # fills in where it really goes, if that became known since
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
     tracer.probes                                # what is attached, what is not and why
 
@@ -211,10 +211,6 @@ class Tracer:
             self._handed += batch.events
             return batch
 
-    def complete(self, event: ConnectionEvent) -> None:
-        """Fill in `service` and `nat`, if they became known since: they come just behind a connection's first event."""
-        self._translations.complete(event)
-
     def snapshot(self, limit: int | None = 10_000) -> Snapshot:
         """What is open now in every network namespace, and what ended since the snapshot before, which comes first.
 
@@ -241,6 +237,7 @@ class Tracer:
     def _ready_for_snapshots(self, reader: Reader) -> tuple[Snapshots, Listing, Waiting]:
         """Before the first one nothing of this is loaded, and nobody takes note of what ends."""
         from pytracecon.listing import Listing  # noqa: PLC0415 - for those who take them
+        from pytracecon.rows import Rows  # noqa: PLC0415 - for those who take them
         from pytracecon.snapshots import Snapshots  # noqa: PLC0415 - for those who take them
         from pytracecon.waiting import Waiting  # noqa: PLC0415 - for those who take them
 
@@ -248,11 +245,16 @@ class Tracer:
             self._listing = Listing(self._loaded, self.filters, loader.object_image())
             self._waiting = Waiting()
             self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
-            self._snapshots = Snapshots(self._names, self._owners, self._translations, _fits(self.filters))
+            rows = Rows(self._names, self._owners, self._translations, _fits(self.filters))
+            self._snapshots = Snapshots(rows)
             self._events.note = self._snapshots.note
             if self._json is not None:
                 self._json.note = self._snapshots.note
         return self._snapshots, self._listing, self._waiting
+
+    def complete(self, event: ConnectionEvent) -> None:
+        """Fill in `service` and `nat`, if they became known since: they come just behind a connection's first event."""
+        self._translations.complete(event)
 
     def _read(self, form: Form[T], timeout: float | None) -> list[T]:
         reader = self._use()
