@@ -201,7 +201,7 @@ NEEDS = (
     ),
     Need(
         "snapshot",
-        (Candidate("iterator", ("snapshot_files", "snapshot_socks")),),
+        (Candidate("iterator", ("snapshot_files", "snapshot_socks", "snapshot_conversations")),),
         "Tracer.snapshot() raises this error: what is open right now is not known",
         wanted=_later,
     ),
