@@ -12,6 +12,7 @@ from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from pytracecon.commands.session import Session
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
@@ -29,11 +30,12 @@ def launch(
     shows: Callable[[Event], bool] | None,
     every_format: bool = False,
     interval: float | None = None,
+    run: Callable[..., Session] | None = None,
 ) -> int:
     """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
 
     With `every_format` it is `table` that makes the output of each. One that sums up does so every `interval` seconds
-    too, not only at the end.
+    too, not only at the end. `run` makes another kind of `Session`.
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
@@ -48,7 +50,7 @@ def launch(
     try:
         from pytracecon.commands.session import Session  # noqa: PLC0415
 
-        return Session(
+        return (run or Session)(
             keywords,
             output,
             target,
