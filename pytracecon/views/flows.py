@@ -10,7 +10,7 @@ from typing import Any
 
 from pytracecon.connections import Connection
 from pytracecon.events import Event
-from pytracecon.listing import Nothing, Order, measures
+from pytracecon.ordering import Nothing, Order, measures
 from pytracecon.outputs.fitted import FittedTable
 from pytracecon.outputs.table import Cells, Column, Table
 from pytracecon.outputs.template import value_of
@@ -115,10 +115,10 @@ def message(row: Event) -> str:
 
 
 def _state(row: Connection) -> str:
-    """What ended says so; a conversation without a state is in none."""
+    """What ended says so; UDP has no states."""
     if row.over:
         return row.outcome
-    return row.state or ("" if row.proto == "udp" else UNKNOWN)
+    return "" if row.proto == "udp" else row.state or UNKNOWN
 
 
 def _age(row: Connection) -> int | None:
@@ -154,7 +154,9 @@ def _bytes(name: str, key: str, *, exact: bool) -> Shown:
 
 def _endpoint(name: str, end: str, width: int) -> Shown:
     def said(row: Connection) -> str:
-        return endpoint(getattr(row, f"{end}_addr"), getattr(row, f"{end}_port"))
+        address, port = getattr(row, f"{end}_addr"), getattr(row, f"{end}_port")
+        # Of a datagram socket it is known that it has none.
+        return "" if address is None and row.proto == "udp" and end == "remote" else endpoint(address, port)
 
     def place(row: Connection) -> tuple[int, int, int] | None:
         address = getattr(row, f"{end}_addr")

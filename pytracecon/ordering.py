@@ -1,4 +1,4 @@
-"""The rows of a listing: which there are, in which order, and how many of them. Knows no kernel and no clock."""
+"""The order of what is open now, and how much of it is told. Knows no kernel and no clock."""
 
 from __future__ import annotations
 
