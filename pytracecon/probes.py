@@ -61,6 +61,11 @@ class Probe:
     detail: str = ""
 
 
+def _of_events(filters: Filters) -> bool:
+    """What was open is found without them."""
+    return bool(filters.events)
+
+
 def _of_processes(filters: Filters) -> bool:
     return bool(filters.pids)
 
@@ -70,7 +75,7 @@ def _of_names(filters: Filters) -> bool:
 
 
 def _of_owners(filters: Filters) -> bool:
-    return filters.processes
+    return filters.processes and _of_events(filters)
 
 
 def ipvs_is_loaded() -> bool:
@@ -78,8 +83,8 @@ def ipvs_is_loaded() -> bool:
     return Path("/sys/module/ip_vs").exists()
 
 
-def _of_services(_filters: Filters) -> bool:
-    return ipvs_is_loaded()
+def _of_services(filters: Filters) -> bool:
+    return _of_events(filters) and ipvs_is_loaded()
 
 
 def _of_states(filters: Filters) -> bool:
@@ -125,6 +130,7 @@ NEEDS = (
         ),
         "TCP connections cannot be traced at all",
         essential=True,
+        wanted=_of_events,
     ),
     Need(
         "first syn",
@@ -134,6 +140,7 @@ NEEDS = (
             Candidate("tracepoint", ("first_syn_sockops",)),
         ),
         "latency is measured from connect(), connect events have no local port, deferred fast opens no latency",
+        wanted=_of_events,
     ),
     Need(
         "attempts",
@@ -167,6 +174,7 @@ NEEDS = (
             ),
         ),
         "attempts that end before a SYN leaves (no route, no free port, denied) are not reported",
+        wanted=_of_events,
     ),
     Need(
         "accepts",
@@ -181,6 +189,7 @@ NEEDS = (
             ),
         ),
         "no accept events; inbound connections carry the process that listens",
+        wanted=_of_events,
     ),
     Need(
         "existing",

@@ -132,7 +132,7 @@ def keywords(options: argparse.Namespace) -> dict[str, Any]:
 
     _refuse(options)
     given = tracer_keywords(options)
-    given["events"] = ["close", "failed"]
+    given["events"] = [] if options.watch is None else ["close", "failed"]
     if not _shows_names(options):
         given["names"] = False
     if not shows_processes(options, show.keys(options)):
@@ -219,9 +219,9 @@ def listed(options: argparse.Namespace, order: Order | None, limit: int, snapsho
 
 
 def _is_wanted(options: argparse.Namespace, row: Connection) -> bool:
-    # A datagram socket that was bound to a port and to nobody waits for whoever comes, too.
-    waits = row.outcome == "listening" or (row.proto == "udp" and row.direction == "in" and row.remote_addr is None)
-    if waits != options.listen:
+    from pytracecon.views.flows import waits  # noqa: PLC0415 - while the kernel verifies
+
+    if waits(row) != options.listen:
         return False
     return options.proto is None or (row.proto == "udp") == (options.proto == "udp")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytracecon.commands.console import say
 from pytracecon.commands.session import Session, identity, totals
+from pytracecon.errors import TracerClosed
 
 if TYPE_CHECKING:
     from pytracecon.events import Event
@@ -54,7 +55,10 @@ class Listings(Session):
         self.sink.flush()
 
     def _list(self, tracer: Tracer) -> None:
-        listed = self.lists(tracer)
+        try:
+            listed = self.lists(tracer)
+        except TracerClosed:  # a signal came just before
+            return
         self._rows += listed.connections
         self._most_left_out = max(self._most_left_out, listed.left_out)
         self.sink.write(self.output.render(listed.rows))

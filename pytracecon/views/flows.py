@@ -19,7 +19,7 @@ from pytracecon.views.columns import COMM, HOST, PID, Cell, clock, milliseconds,
 from pytracecon.views.sentence import sentence
 from pytracecon.views.wording import UNKNOWN, duration, endpoint, size
 
-__all__ = ["Shown", "columns", "is_narrow", "listeners", "message", "names", "of_keys", "order", "table"]
+__all__ = ["Shown", "columns", "is_narrow", "listeners", "message", "names", "of_keys", "order", "table", "waits"]
 
 _WIDE_ENOUGH = 120
 _WIDEST_ENDPOINT = 47  # an IPv6 address without a zero, in brackets, with its port
@@ -114,6 +114,11 @@ def message(row: Event) -> str:
     return " ".join(filter(None, [said, row.proto, _state(row)])) + (f": {', '.join(totals)}" if totals else "")
 
 
+def waits(row: Connection) -> bool:
+    """It listens, or is a datagram socket that was bound to a port and to nobody: whoever comes is its peer."""
+    return row.outcome == "listening" or (row.proto == "udp" and row.direction == "in" and row.remote_addr is None)
+
+
 def _state(row: Connection) -> str:
     """What ended says so; UDP has no states."""
     if row.over:
@@ -155,8 +160,11 @@ def _bytes(name: str, key: str, *, exact: bool) -> Shown:
 def _endpoint(name: str, end: str, width: int) -> Shown:
     def said(row: Connection) -> str:
         address, port = getattr(row, f"{end}_addr"), getattr(row, f"{end}_port")
-        # Of a datagram socket it is known that it has none.
-        return "" if address is None and row.proto == "udp" and end == "remote" else endpoint(address, port)
+        if address is None and end == "remote" and row.proto == "udp":
+            return ""  # known not to be
+        if address is None and end == "local" and waits(row):
+            return f"*:{number(port)}"
+        return endpoint(address, port)
 
     def place(row: Connection) -> tuple[int, int, int] | None:
         address = getattr(row, f"{end}_addr")

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from traffic.actor import DEADLINE, Actor
-from traffic.end import Address, End, Listener, begin_connect, close, listen, pair
+from traffic.actor import DEADLINE, Actor, Address
+from traffic.end import End, Listener, begin_connect, close, listen, pair
 from traffic.network import Network
 
 pytestmark = pytest.mark.slow(reason="what a listing looks like is user space's business, whatever the kernel")
@@ -41,6 +41,11 @@ class Command:
         command = [sys.executable, "-m", "pytracecon", "flows", *map(str, words), "--netns", network.path]
         streams = {"stdout": subprocess.PIPE} | streams
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=TOP, **streams)
+
+    def await_tracing(self) -> None:
+        assert self.process.stderr
+        while not (line := self.process.stderr.readline()).startswith("pytracecon: tracing"):
+            assert line, "it ended before it traced anything"
 
     def lines(self, count: int) -> list[str]:
         """The next ones, when they come."""
@@ -251,21 +256,6 @@ def text(address: Address) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
-def test_an_mptcp_connection_is_a_row_with_its_paths_beneath(
-    listing: Callable[..., str], network: Network, client: Actor, server: Actor
-) -> None:
-    if client.attempt("socket", 4, "mptcp").errno:
-        pytest.skip("no MPTCP in this kernel")
-    network.sysctl("net.mptcp.enabled", 1)
-    near, far = talk(client, listen(server, mptcp=True), 1000, 5000)
-    rows = objects(listing("--format", "json", "--pid", client.pid))
-    whole, path = rows
-    assert (whole["proto"], whole["tx_bytes"], whole["rx_bytes"]) == ("mptcp", near.sent, near.received)
-    assert (path["proto"], path["subflow_of"], path["pid"]) == ("tcp", whole["conn"], client.pid)
-    assert [line[:6] for line in listing("--pid", client.pid).splitlines()[1:]] == ["mptcp ", "  tcp "]
-    close(near, far)
-
-
 # --watch
 
 
@@ -305,6 +295,24 @@ def test_what_opened_and_ended_between_two_listings_is_in_the_next_once(
     assert not any(is_of(row, end) for row in rows for end in brief if row["time"] > ended)
     every = list(listings(rows).values())[:-1]  # the last one may not be whole
     assert all(sum(is_of(row, end) for row in each) == 1 for each in every for end in lasting)
+
+
+def test_an_mptcp_connection_is_a_row_with_its_paths_beneath(
+    run: Callable[..., Command], network: Network, client: Actor, server: Actor
+) -> None:
+    if client.attempt("socket", 4, "mptcp").errno:
+        pytest.skip("no MPTCP in this kernel")
+    network.sysctl("net.mptcp.enabled", 1)
+    commands = [run("--watch", 0.5, "--pid", client.pid, *words) for words in (["--format", "json"], [])]
+    for command in commands:
+        command.await_tracing()
+    near, far = talk(client, listen(server, mptcp=True), 1000, 5000)
+    whole, path = until(commands[0], lambda rows: len(rows) == 2)
+    assert (whole["proto"], whole["tx_bytes"], whole["rx_bytes"]) == ("mptcp", near.sent, near.received)
+    assert (path["proto"], path["subflow_of"], path["pid"]) == ("tcp", whole["conn"], client.pid)
+    beneath = [line[9:15] for line in commands[1].lines(20) if "connections" not in line][1:]
+    assert set(zip(beneath[::2], beneath[1::2], strict=False)) == {("mptcp ", "  tcp ")}
+    close(near, far)
 
 
 def test_rates_are_what_went_since_the_listing_before(
