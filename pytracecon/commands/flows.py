@@ -54,8 +54,9 @@ PROTO PID    COMM       LOCAL                 BACKLOG  LIMIT
 tcp   15480  python3    0.0.0.0:8080                0      5
 tcp   15491  nginx      [::]:443                   12    511
 
-What is older than the tracer has no age that could be known. A column is sorted
-by the most first where it says how much or how long, and else from the least.
+A column is sorted by the most first where it says how much or how long, and
+else from the least. Ages and names are known of what is made while it watches.
+A terminal of less than 120 columns gets fewer of them, unless -w is given.
 """
 
 _LIMIT = 10_000
@@ -173,7 +174,7 @@ def shown(options: argparse.Namespace, *, wide: bool, narrow: bool = False) -> l
         flows.listeners(wide=wide)
         if options.listen
         else flows.columns(
-            rates=options.watch is not None,
+            watched=options.watch is not None,
             host=_shows_names(options),
             wide=wide,
             exact=options.bytes,
@@ -242,7 +243,8 @@ def output(options: argparse.Namespace) -> Callable[[Sink], Output]:
 def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import flows  # noqa: PLC0415 - while the kernel verifies
 
-    made = shown(options, wide=options.wide, narrow=flows.is_narrow(target.terminal_width))
+    narrow = not options.wide and flows.is_narrow(target.terminal_width)
+    made = shown(options, wide=options.wide, narrow=narrow)
     table = flows.table(made, target.terminal_width, times=options.watch is not None, utc=options.utc)
     return coloured(table, options.color, target)
 

@@ -41,17 +41,22 @@ class Shown:
 
 
 def columns(
-    *, rates: bool = False, host: bool = False, wide: bool = False, exact: bool = False, narrow: bool = False
+    *, watched: bool = False, host: bool = False, wide: bool = False, exact: bool = False, narrow: bool = False
 ) -> list[Shown]:
-    """`rates`: with bytes a second; `exact`: bytes in full; `narrow`: for 80 columns, with what fits there."""
-    width = _NARROW_ENDPOINT if narrow else _ENDPOINT
-    made = [_PROTO, _STATE, _PID, _COMM, _LOCAL_PORT if narrow else _endpoint("LOCAL", "local", width)]
-    made += [_endpoint("REMOTE", "remote", width)]
+    """`watched`: with what one listing cannot know, ages and bytes a second. `exact`: bytes in full.
+
+    `narrow`: for 80 columns, with what fits there.
+    """
+    sums = [_bytes("TX", "tx_bytes", exact=exact), _bytes("RX", "rx_bytes", exact=exact)]
+    rates = [_bytes("TX/s", "tx_rate", exact=exact), _bytes("RX/s", "rx_rate", exact=exact)]
+    made = [_PROTO, _STATE, _PID, _COMM]
+    if narrow:
+        made += [] if watched else [_LOCAL_PORT]
+        return [*made, _endpoint("REMOTE", "remote", _NARROW_ENDPOINT), *(rates if watched else sums)]
+    made += [_endpoint("LOCAL", "local", _ENDPOINT), _endpoint("REMOTE", "remote", _ENDPOINT)]
     made += [_HOST] if host else []
-    made += [] if narrow else [_AGE]
-    made += [_bytes("TX", "tx_bytes", exact=exact), _bytes("RX", "rx_bytes", exact=exact)]
-    made += [_bytes("TX/s", "tx_rate", exact=exact), _bytes("RX/s", "rx_rate", exact=exact)] if rates else []
-    made += [] if narrow else [_RTT, _RETR]
+    made += [_AGE, *sums, *rates] if watched else sums
+    made += [_RTT, _RETR]
     return [*made, *_MORE] if wide else made
 
 
@@ -127,13 +132,14 @@ def _state(row: Connection) -> str:
 
 
 def _age(row: Connection) -> int | None:
-    return row.duration_ns if row.over else row.age_ns
+    """How long it lasted, or the attempt took, if it is over."""
+    return row.age_ns if not row.over else row.latency_ns if row.outcome == "failed" else row.duration_ns
 
 
 def _of_tcp(say: Callable[[int | None], str], row: Connection, key: str) -> str:
-    """Nothing where UDP has none."""
+    """Nothing where UDP has none, nor an attempt that failed."""
     value = getattr(row, key)
-    return "" if value is None and row.proto == "udp" else say(value)
+    return "" if value is None and (row.proto == "udp" or row.outcome == "failed") else say(value)
 
 
 def _comparable(row: Connection, key: str) -> Any:
@@ -147,11 +153,14 @@ def _by_key(column: Column, of: Callable[[Connection], str], key: str) -> Shown:
 
 def _bytes(name: str, key: str, *, exact: bool) -> Shown:
     """A rate that is not known is that of a first listing, where none can be."""
-    width, missing = (14 if exact else 8), ("" if key.endswith("_rate") else UNKNOWN)
+    width = 14 if exact else 8
 
     def said(row: Connection) -> str:
         value = getattr(row, key)
-        text = missing if value is None else str(round(value)) if exact else size(round(value))
+        if value is None:
+            text = "" if key.endswith("_rate") or row.outcome == "failed" else UNKNOWN
+        else:
+            text = str(round(value)) if exact else size(round(value))
         return text.rjust(width)
 
     return _by_key(Column(name.rjust(width), width, width), said, key)

@@ -81,13 +81,15 @@ def run(network: Network) -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture
-def listing(run: Callable[..., Command]) -> Callable[..., str]:
-    """What one listing has. It ends by itself, and says in a line how many rows there were."""
+def listings(run: Callable[..., Command]) -> Callable[..., list[str]]:
+    """What one listing of each of these commands has. It ends by itself, and says how many rows there were."""
 
-    def tell(*words: object) -> str:
-        out, err = run(*words).end()
-        assert re.fullmatch(r"pytracecon: \d+ rows? in [\d.]+ s, none lost\n", err), err
-        return out
+    def tell(*lines: str) -> list[str]:
+        commands = [run(*line.split()) for line in lines]
+        wrote = [command.end() for command in commands]
+        for line, (_, err) in zip(lines, wrote, strict=True):
+            assert re.fullmatch(r"pytracecon: \d+ rows? in [\d.]+ s, none lost\n", err), (line, err)
+        return [out for out, _ in wrote]
 
     return tell
 
@@ -116,26 +118,21 @@ def talk(client: Actor, listener: Listener, out: int, back: int) -> tuple[End, E
     return near, far
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_both_ends_have_a_row_with_mirrored_bytes_that_refers_to_the_other(
-    listing: Callable[..., str], client: Actor, server: Actor, address: str
+    listings: Callable[..., list[str]], client: Actor, server: Actor
 ) -> None:
-    near, far = talk(client, listen(server, address), 512, 32_768)
-    rows = objects(listing("--format", "json"))
-    ours, theirs = told_of(rows, near), told_of(rows, far)
-    assert len(rows) == 2
-    for row, end in ((ours, near), (theirs, far)):
-        assert (row["event"], row["proto"], row["outcome"], row["state"]) == (
-            "connection",
-            "tcp",
-            "open",
-            "ESTABLISHED",
-        )
-        assert (row["pid"], row["comm"], row["fd"]) == (end.actor.pid, end.opened.comm, end.socket)
-        assert (row["tx_bytes"], row["rx_bytes"]) == (end.sent, end.received)
-        assert row["netns"] == end.actor.netns
-        assert "age_ns" not in row, "it is older than the tracer"
-    assert (ours["peer"], theirs["peer"]) == (theirs["conn"], ours["conn"])
+    pairs = [talk(client, listen(server, address), 512, 32_768) for address in ("127.0.0.1", "::1")]
+    rows = objects(*listings("--format json"))
+    assert len(rows) == 4
+    for near, far in pairs:
+        ours, theirs = told_of(rows, near), told_of(rows, far)
+        assert (ours["peer"], theirs["peer"]) == (theirs["conn"], ours["conn"])
+        for row, end in ((ours, near), (theirs, far)):
+            assert (row["event"], row["proto"], row["outcome"]) == ("connection", "tcp", "open")
+            assert (row["state"], row["netns"]) == ("ESTABLISHED", end.actor.netns)
+            assert (row["pid"], row["comm"], row["fd"]) == (end.actor.pid, end.opened.comm, end.socket)
+            assert (row["tx_bytes"], row["rx_bytes"]) == (end.sent, end.received)
+            assert "age_ns" not in row, "it is older than the tracer"
 
 
 @pytest.fixture
@@ -177,78 +174,86 @@ def of_ss(words: list[str]) -> tuple[str, str, str, int, int]:
     return STATES[state], local, remote, int(holder[0]), int(holder[1])
 
 
-def test_the_rows_are_those_of_ss(listing: Callable[..., str], network: Network, town: list[End]) -> None:
-    rows = objects(listing("--format", "json", "--proto", "tcp"))
-    expected = sorted(of_ss(words) for words in ss(network, "-t") if words[0] != "LISTEN")
-    assert sorted(map(in_ss, rows)) == expected
-    assert len(expected) == len(town)
-    assert {state for state, *_ in expected} == {"ESTABLISHED", "FIN_WAIT2", "CLOSE_WAIT"}
-
-
-def test_every_format_tells_the_same_rows(listing: Callable[..., str], town: list[End]) -> None:
-    expected = sorted(
-        [end.actor.pid, end.opened.comm, end.remote[1], end.sent, end.received] for end in town if end.local is not None
-    )
+def test_the_rows_are_those_of_ss_and_of_the_traffic_in_every_format(
+    listings: Callable[..., list[str]], network: Network, town: list[End]
+) -> None:
     line = "{pid},{comm},{remote_port},{tx_bytes},{rx_bytes}"
-    table = [row.split() for row in listing("--bytes").splitlines()[1:]]
-    by_line = [row.split(",") for row in listing("--template", line).splitlines()]
-    by_csv = list(csv.DictReader(listing("--format", "csv").splitlines()))
+    in_json, in_csv, in_lines, table = listings("--format json", "--format csv", f"--template {line}", "--bytes")
+    by_ss = sorted(of_ss(words) for words in ss(network, "-t") if words[0] != "LISTEN")
+    assert sorted(map(in_ss, objects(in_json))) == by_ss
+    assert len(by_ss) == len(town)
+    assert {state for state, *_ in by_ss} == {"ESTABLISHED", "FIN_WAIT2", "CLOSE_WAIT"}
+
     keys = line.replace("{", "").replace("}", "").split(",")
+    by_csv = list(csv.DictReader(in_csv.splitlines()))
+    assert {row["event"] for row in by_csv} == {"connection"}
+    cells = [row.split() for row in table.splitlines()[1:]]
     found = {
-        "table": [[row[2], row[3], row[5].rpartition(":")[2], row[7], row[8]] for row in table],
-        "template": by_line,
+        "table": [[row[2], row[3], row[5].rpartition(":")[2], row[6], row[7]] for row in cells],
+        "template": [row.split(",") for row in in_lines.splitlines()],
         "csv": [[row[key] for key in keys] for row in by_csv],
-        "json": [[str(row[key]) for key in keys] for row in objects(listing("--format", "json"))],
+        "json": [[str(row[key]) for key in keys] for row in objects(in_json)],
     }
+    expected = sorted([end.actor.pid, end.opened.comm, end.remote[1], end.sent, end.received] for end in town)
     for form, rows in found.items():
         assert sorted([int(pid), comm, *map(int, rest)] for pid, comm, *rest in rows) == expected, form
-    assert {row["event"] for row in by_csv} == {"connection"}
 
 
-def test_sorted_and_cut_by_what_went_over_them(
-    run: Callable[..., Command], listing: Callable[..., str], town: list[End]
+def test_sorted_filtered_and_cut(
+    run: Callable[..., Command], listings: Callable[..., list[str]], town: list[End], client: Actor
 ) -> None:
-    words = ["--format", "json", "--sort"]
-    by_sent = [row["tx_bytes"] for row in objects(listing(*words, "tx"))]
-    assert by_sent == sorted((end.sent for end in town), reverse=True)
-    assert [row["tx_bytes"] for row in objects(listing(*words, "-tx"))] == by_sent[::-1]
-    out, err = run(*words, "tx", "--limit", 2).end()
-    assert [row["tx_bytes"] for row in objects(out)] == by_sent[:2]
+    sort = "--format json --sort"
+    cut = run(*sort.split(), "tx", "--limit", 2)
+    there, back, of_pid, of_port, of_comm, of_net = (
+        objects(out)
+        for out in listings(
+            f"{sort} tx",
+            f"{sort} -tx",
+            f"{sort} pid --pid {client.pid}",
+            f"{sort} pid --port 8080",
+            f"{sort} pid -6 --comm other",
+            f"{sort} pid --local 127.0.0.0/8",
+        )
+    )
+    sent = sorted((end.sent for end in town), reverse=True)
+    assert [row["tx_bytes"] for row in there] == sent
+    assert [row["tx_bytes"] for row in back] == sent[::-1]
+    out, err = cut.end()
+    assert [row["tx_bytes"] for row in objects(out)] == sent[:2]
     assert f"pytracecon: {len(town) - 2} rows left out: there are more than --limit 2\n" in err
     assert "pytracecon: 2 rows in " in err
-
-
-def test_filters_choose_rows(listing: Callable[..., str], town: list[End], client: Actor) -> None:
-    def ports(*words: object) -> list[int]:
-        return sorted(row["local_port"] for row in objects(listing("--format", "json", *words)))
 
     def of(chosen: Callable[[End], bool]) -> list[int]:
         return sorted(end.local[1] for end in town if end.local and chosen(end))
 
-    assert ports("--pid", client.pid) == of(lambda end: end.actor is client)
-    assert ports("--port", "8080") == of(lambda end: end.remote[1] == 8080)
-    assert ports("-6", "--comm", "other") == of(lambda end: end.opened.comm == "other")
-    assert ports("--local", "127.0.0.0/8") == of(lambda end: ":" not in end.remote[0])
+    def ports(rows: list[dict[str, Any]]) -> list[int]:
+        return sorted(row["local_port"] for row in rows)
+
+    assert ports(of_pid) == of(lambda end: end.actor is client)
+    assert ports(of_port) == of(lambda end: end.remote[1] == 8080)
+    assert ports(of_comm) == of(lambda end: end.opened.comm == "other")
+    assert ports(of_net) == of(lambda end: ":" not in end.remote[0])
 
 
 def test_who_listens_and_how_full_the_backlog_is(
-    listing: Callable[..., str], network: Network, client: Actor, server: Actor
+    listings: Callable[..., list[str]], network: Network, client: Actor, server: Actor
 ) -> None:
     """One more than its limit fits in; who comes then waits for an answer."""
     quiet, full = listen(server, "::1"), listen(server, backlog=2)
     attempts = [begin_connect(client, full.address) for _ in range(3)]
     assert not any(attempt.finish().error for attempt in attempts)
     begin_connect(client, full.address)
-    rows = objects(listing("--listen", "--format", "json"))
+    in_json, table, others = listings("--listen --format json", "--listen", f"--format json --pid {client.pid}")
+    rows = objects(in_json)
     told = {(row["local_addr"], row["local_port"]): (row["backlog"], row["backlog_limit"]) for row in rows}
     assert told == {quiet.address: (0, 64), full.address: (3, 2)}
     assert {(row["outcome"], row["state"], row["pid"]) for row in rows} == {("listening", "LISTEN", server.pid)}
     by_ss = {words[3]: (int(words[1]), int(words[2])) for words in ss(network, "-tl")}
     assert by_ss == {text(address): counts for address, counts in told.items()}
-    header, *table = listing("--listen").splitlines()
+    header, *lines = table.splitlines()
     assert header.split() == ["PROTO", "PID", "COMM", "LOCAL", "BACKLOG", "LIMIT"]
-    assert ["tcp", str(server.pid), "server", text(full.address), "3", "2"] in [line.split() for line in table]
-    states = [row["state"] for row in objects(listing("--format", "json", "--pid", client.pid))]
+    assert ["tcp", str(server.pid), "server", text(full.address), "3", "2"] in [line.split() for line in lines]
+    states = [row["state"] for row in objects(others)]
     assert sorted(states) == ["ESTABLISHED", "ESTABLISHED", "ESTABLISHED", "SYN_SENT"]
 
 
@@ -259,7 +264,7 @@ def text(address: Address) -> str:
 # --watch
 
 
-def listings(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_time(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["time"], []).append(row)
@@ -280,20 +285,20 @@ def test_what_opened_and_ended_between_two_listings_is_in_the_next_once(
 ) -> None:
     listener = listen(server)
     lasting = talk(client, listener, 10, 20)
-    command = run("--watch", 0.5, "--format", "json")
+    command = run("--watch", 0.5, "--no-names", "--format", "json")
     rows = until(command, lambda rows: len(rows) == 2)
     brief = talk(client, listener, 512, 32_768)
     close(*brief)
     rows += until(command, lambda rows: sum(row["outcome"] == "closed" for row in rows) == 2)
     ended = rows[-1]["time"]
-    rows += until(command, lambda rows: len(listings(rows)) > 3)
+    rows += until(command, lambda rows: len(by_time(rows)) > 3)
     for end in brief:
         told = told_of([row for row in rows if row["outcome"] == "closed"], end)
         assert (told["tx_bytes"], told["rx_bytes"], told["time"]) == (end.sent, end.received, ended)
         assert (told["pid"], told["comm"]) == (end.actor.pid, end.opened.comm)
         assert told["duration_ns"] > 0
     assert not any(is_of(row, end) for row in rows for end in brief if row["time"] > ended)
-    every = list(listings(rows).values())[:-1]  # the last one may not be whole
+    every = list(by_time(rows).values())[:-1]  # the last one may not be whole
     assert all(sum(is_of(row, end) for row in each) == 1 for each in every for end in lasting)
 
 
@@ -303,15 +308,17 @@ def test_an_mptcp_connection_is_a_row_with_its_paths_beneath(
     if client.attempt("socket", 4, "mptcp").errno:
         pytest.skip("no MPTCP in this kernel")
     network.sysctl("net.mptcp.enabled", 1)
-    commands = [run("--watch", 0.5, "--pid", client.pid, *words) for words in (["--format", "json"], [])]
+    commands = [run("--watch", 0.2, "--no-names", "--pid", client.pid, *words) for words in (["--format", "json"], [])]
     for command in commands:
         command.await_tracing()
     near, far = talk(client, listen(server, mptcp=True), 1000, 5000)
-    whole, path = until(commands[0], lambda rows: len(rows) == 2)
+    *_, whole, path = until(
+        commands[0], lambda rows: len(rows) > 1 and [row["rx_bytes"] for row in rows[-2:]] == [near.received] * 2
+    )
     assert (whole["proto"], whole["tx_bytes"], whole["rx_bytes"]) == ("mptcp", near.sent, near.received)
     assert (path["proto"], path["subflow_of"], path["pid"]) == ("tcp", whole["conn"], client.pid)
-    beneath = [line[9:15] for line in commands[1].lines(20) if "connections" not in line][1:]
-    assert set(zip(beneath[::2], beneath[1::2], strict=False)) == {("mptcp ", "  tcp ")}
+    table = [line[9:15] for line in commands[1].lines(9)]
+    assert ("mptcp ", "  tcp ") in pairwise(table[-3:])
     close(near, far)
 
 
@@ -319,7 +326,7 @@ def test_rates_are_what_went_since_the_listing_before(
     run: Callable[..., Command], client: Actor, server: Actor
 ) -> None:
     near, far = talk(client, listen(server), 10, 20)
-    command = run("--watch", 0.4, "--format", "json", "--pid", client.pid)
+    command = run("--watch", 0.4, "--no-names", "--format", "json", "--pid", client.pid)
     rows = until(command, lambda rows: len(rows) == 1)
     near.send(50_000)
     far.receive_all()
@@ -332,8 +339,9 @@ def test_rates_are_what_went_since_the_listing_before(
         sent += after["tx_rate"] * seconds
         received += after["rx_rate"] * seconds
     assert "tx_rate" not in rows[0]
-    assert sent == pytest.approx(50_000, rel=0.05)
-    assert received == pytest.approx(3000, rel=0.05)
+    # A row is counted a little after its listing began.
+    assert sent == pytest.approx(50_000, rel=0.25)
+    assert received == pytest.approx(3000, rel=0.25)
 
 
 def instant(time: str) -> float:
@@ -341,24 +349,31 @@ def instant(time: str) -> float:
 
 
 def test_listings_come_by_the_clock_whether_there_is_anything_or_not(run: Callable[..., Command]) -> None:
-    command = run("--watch", 0.3, "--count", 4)
-    out, err = command.end()
+    out, err = run("--watch", 0.2, "--count", 4).end()
     header, *lines = out.splitlines()
     assert header.split()[:3] == ["TIME", "PROTO", "STATE"]
     assert [line.split()[1:] for line in lines] == [["no", "connections"]] * 4
     assert re.search(r"^pytracecon: tracing TCP connections and UDP conversations \(\d+ probes", err)
-    seconds = float(re.findall(r"0 rows in ([\d.]+) s, none lost", err)[0])
-    assert seconds >= 0.9 - 0.05
+    assert float(re.findall(r"0 rows in ([\d.]+) s, none lost", err)[0]) >= 0.6
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_ends_it(run: Callable[..., Command], town: list[End], number: signal.Signals) -> None:
-    command = run("--watch", 100, "--format", "json", "-v")
-    assert len(objects("".join(command.lines(len(town))))) == len(town)
-    out, err = command.end(number)
-    assert out == ""
-    assert f"{len(town)} rows in " in err
-    assert_accounted(err)
+def test_signals_duration_and_a_closed_pipe_end_it(run: Callable[..., Command], town: list[End]) -> None:
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    signalled = [run("--watch", 100, "--no-names", "--format", "json", "-v") for _ in numbers]
+    timed = run("--watch", 100, "--no-names", "--format", "json", "--duration", "0.1")
+    left = run("--watch", 0.2, "--no-names", "--format", "json")
+    for command, number in zip(signalled, numbers, strict=True):
+        assert len(objects("".join(command.lines(len(town))))) == len(town)
+        out, err = command.end(number)
+        assert out == ""
+        assert f"{len(town)} rows in " in err
+        assert_accounted(err)
+    assert len(objects(timed.end()[0])) == len(town)
+    left.lines(len(town))
+    assert left.process.stdout
+    left.process.stdout.close()
+    left.process.stdout = None
+    left.end()
 
 
 def assert_accounted(said: str) -> None:
@@ -367,30 +382,15 @@ def assert_accounted(said: str) -> None:
     assert int(handed) == sum(int(word) for word in parts.split() if word.isdigit())
 
 
-def test_duration_ends_it(run: Callable[..., Command], town: list[End]) -> None:
-    out, _ = run("--watch", 100, "--format", "json", "--duration", "0.5").end()
-    assert len(objects(out)) == len(town)
-
-
-def test_a_closed_pipe_ends_it_quietly(run: Callable[..., Command], town: list[End]) -> None:
-    command = run("--watch", 0.2, "--format", "json")
-    command.lines(len(town))
-    assert command.process.stdout
-    command.process.stdout.close()
-    command.process.stdout = None
-    command.end()
-
-
-def test_a_full_disk_is_said(run: Callable[..., Command], town: list[End]) -> None:
+def test_a_full_disk_is_said_and_a_file_holds_the_last_run_or_all(
+    run: Callable[..., Command], listings: Callable[..., list[str]], town: list[End], tmp_path: Path
+) -> None:
     with open("/dev/full", "w") as full:
         command = run("--format", "json", stdout=full)
+    file = tmp_path / "flows.json"
+    for words, times in (("", 1), ("", 1), ("-a", 2)):
+        assert listings(f"--format json -o {file} {words}") == [""]
+        assert len(objects(file.read_text())) == times * len(town)
     _, err = command.end(status=74)
     assert "standard output cannot be written: No space left on device" in err
-    assert f"0 rows in 0.0 s, {len(town)} lost (output {len(town)})" in re.sub(r"in [\d.]+ s", "in 0.0 s", err)
-
-
-def test_a_file_holds_the_last_run_or_all_with_a(listing: Callable[..., str], town: list[End], tmp_path: Path) -> None:
-    file = tmp_path / "flows.json"
-    for words, times in ((["-o", file], 1), (["-o", file], 1), (["-o", file, "-a"], 2)):
-        assert listing("--format", "json", *words) == ""
-        assert len(objects(file.read_text())) == times * len(town)
+    assert re.search(rf"0 rows in [\d.]+ s, {len(town)} lost \(output {len(town)}\)", err)

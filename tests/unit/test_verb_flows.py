@@ -120,7 +120,7 @@ def test_a_datagram_socket_without_another_end_waits_for_whoever_comes_if_it_was
     asks = udp(comm="dig", direction="out", remote_addr=None, remote_port=None)
     assert comms("", bound, asks, udp(comm="talks", direction="in", pid=1700)) == ["dig", "talks"]
     assert comms("--listen", bound, asks) == ["named"]
-    assert lines("", asks)[1].split()[3:6] == ["10.0.0.5:41234", "7.10", "s"]
+    assert lines("", asks)[1].split()[3:6] == ["10.0.0.5:41234", "5120", "B"]
 
 
 def test_one_protocol_and_mptcp_is_tcp() -> None:
@@ -142,7 +142,6 @@ SORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "comm": ({"comm": "a"}, {"comm": "b"}),
     "local": ({"local_addr": "9.0.0.1"}, {"local_addr": "10.0.0.1"}),
     "remote": ({"remote_port": 80}, {"remote_port": 443}),
-    "age": ({"age_ns": 11}, {"outcome": "closed", "duration_ns": 10}),
     "tx": ({"tx_bytes": 11}, {"tx_bytes": 10}),
     "rx": ({"rx_bytes": 11}, {"rx_bytes": 10}),
     "rtt(ms)": ({"rtt_ns": 11}, {"rtt_ns": 10}),
@@ -155,6 +154,7 @@ SORTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "peer": ({"peer": "a"}, {"peer": "b"}),
 }
 OF_WATCH: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "age": ({"age_ns": 11}, {"outcome": "closed", "duration_ns": 10}),
     "tx/s": ({"tx_rate": 1.5}, {"tx_rate": 1.25}),
     "rx/s": ({"rx_rate": 1.5}, {"rx_rate": 1.25}),
     "host": ({"host": "a.test"}, {"host": "b.test"}),
@@ -259,33 +259,36 @@ def test_each_row_has_the_time_of_its_listing() -> None:
 
 
 def test_a_table() -> None:
-    begun = row(pid=2000, state="SYN_SENT", remote_port=8443, age_ns=None, tx_bytes=None, rtt_ns=None)
+    begun = row(pid=2000, state="SYN_SENT", remote_port=8443, tx_bytes=None, rtt_ns=None)
     header, *told = lines("", row(), udp(), begun)
-    assert header.split() == ["PROTO", "STATE", "PID", "COMM", "LOCAL", "REMOTE", "AGE", "TX", "RX", "RTT(ms)", "RETR"]
-    assert [line[:91].rstrip() for line in (header, *told)] == [
-        "PROTO STATE       PID    COMM       LOCAL                 REMOTE                        AGE",
-        "tcp   ESTABLISHED 1479   curl       10.0.0.5:41234        10.0.0.7:443               7.10 s",
-        "udp               1600   dig        10.0.0.5:41234        10.0.0.7:443               7.10 s",
-        "tcp   SYN_SENT    2000   curl       10.0.0.5:41234        10.0.0.7:8443                   ?",
+    assert header.split() == ["PROTO", "STATE", "PID", "COMM", "LOCAL", "REMOTE", "TX", "RX", "RTT(ms)", "RETR"]
+    assert [line[:76].rstrip() for line in (header, *told)] == [
+        "PROTO STATE       PID    COMM       LOCAL                 REMOTE",
+        "tcp   ESTABLISHED 1479   curl       10.0.0.5:41234        10.0.0.7:443",
+        "udp               1600   dig        10.0.0.5:41234        10.0.0.7:443",
+        "tcp   SYN_SENT    2000   curl       10.0.0.5:41234        10.0.0.7:8443",
     ]
-    assert [line[92:] for line in (header, *told)] == [
-        "      TX       RX  RTT(ms)  RETR",
-        "  5120 B  1.16 MB     0.17     2",
-        "  5120 B  1.16 MB",
-        "       ?  1.16 MB        ?     2",
+    assert [line[79:] for line in (header, *told)] == [
+        "       TX       RX  RTT(ms)  RETR",
+        "   5120 B  1.16 MB     0.17     2",
+        "   5120 B  1.16 MB",
+        "        ?  1.16 MB        ?     2",
     ]
 
 
-def test_what_ended_says_so_with_its_duration_as_its_age() -> None:
+def test_what_ended_says_so_with_what_it_lasted_as_its_age() -> None:
     ended = row(outcome="closed", state=None, age_ns=None, duration_ns=2_000_000)
-    assert lines("", ended)[1].split()[:2] == ["tcp", "closed"]
-    assert "2.00 ms" in lines("", ended)[1]
-    assert lines("", row(outcome="failed", state=None))[1].split()[1] == "failed"
+    counted = {"tx_bytes": None, "rx_bytes": None, "rtt_ns": None, "retransmits": None}
+    failed = row(outcome="failed", state=None, age_ns=None, latency_ns=3_000_000, **counted)
+    assert lines("--watch 1 --no-names", ended)[1].split()[1:3] == ["tcp", "closed"]
+    assert "2.00 ms" in lines("--watch 1", ended)[1]
+    assert lines("--watch 1 --no-names", failed)[1].split()[2:3] == ["failed"]
+    assert lines("--watch 1", failed)[1].split()[-2:] == ["3.00", "ms"]
 
 
 def test_bytes_to_the_last_one() -> None:
     header, told = lines("--bytes", row(tx_bytes=123_456_789_012))
-    assert told.split()[8:10] == ["123456789012", "1160000"]
+    assert told.split()[6:8] == ["123456789012", "1160000"]
     assert header.index("TX") + 2 == told.index("123456789012") + 12
 
 
@@ -351,12 +354,32 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_eighty_columns_are_enough() -> None:
-    header, *told = lines("", row(), udp())
-    assert header.split() == ["PROTO", "STATE", "PID", "COMM", "LOCAL", "REMOTE", "TX", "RX"]
+@pytest.mark.parametrize(
+    ("line", "columns"),
+    [
+        ("", ["PROTO", "STATE", "PID", "COMM", "LOCAL", "REMOTE", "TX", "RX"]),
+        ("--watch 1", ["TIME", "PROTO", "STATE", "PID", "COMM", "REMOTE", "TX/s", "RX/s"]),
+        ("--listen", ["PROTO", "PID", "COMM", "LOCAL", "BACKLOG", "LIMIT"]),
+    ],
+)
+def test_eighty_columns_are_enough(line: str, columns: list[str]) -> None:
+    header, *told = lines(line, row(host="a.test"), udp(), web())
+    assert header.split() == columns
+    assert len(told) == (1 if line == "--listen" else 2)
     assert all(len(line) <= 80 for line in [header, *told])
-    assert told[0].split()[4] == ":41234"
-    assert listed("--sort age", [row(comm="b", age_ns=1), row(comm="a", age_ns=2)]).rows[0].comm == "a"
+
+
+@pytest.mark.usefixtures("narrow")
+def test_sorted_by_a_column_that_there_is_no_room_for() -> None:
+    rows = [row(comm="b", pid=1, rtt_ns=1), row(comm="a", pid=2, rtt_ns=2)]
+    assert [line.split()[3] for line in lines("--sort rtt(ms)", *rows)[1:]] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_wide_goes_on_below_where_there_is_no_room() -> None:
+    told = lines("-w", row())
+    assert told[2].split() == ["CONN", "PEER"]
+    assert all(len(line) <= 80 for line in told)
 
 
 def test_what_was_lost_is_told_in_its_place() -> None:
@@ -499,9 +522,10 @@ def test_the_tracer_is_asked_for_no_more_than_is_shown(line: str, expected: dict
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("--sort speed", "--sort: speed is no column; there are proto, state, pid, comm, local, remote, age, tx, rx"),
+        ("--sort speed", "--sort: speed is no column; there are proto, state, pid, comm, local, remote, tx, rx"),
         ("--sort -speed", "--sort: -speed is no column; there are proto,"),
         ("--sort tx/s", "--sort: tx/s is no column"),
+        ("--sort age", "--sort: age is no column"),
         ("--sort backlog", "--sort: backlog is no column"),
         ("--listen --sort tx", "--sort: tx is no column; there are proto, pid, comm, local, backlog, limit"),
         ("--sort", "--sort"),
