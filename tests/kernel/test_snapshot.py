@@ -10,7 +10,7 @@ import pytest
 from pytracecon import Close
 from pytracecon.decode import STATES
 from traffic.actor import Actor
-from traffic.end import LOOPBACK, End, begin_connect, close, connect, listen, pair
+from traffic.end import LOOPBACK, begin_connect, close, connect, listen, pair
 from traffic.listed import facts, listeners, row_of, rows_of
 from traffic.network import Network
 from traffic.story import event_of
