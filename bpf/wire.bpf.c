@@ -18,6 +18,8 @@ union wire {
 	struct state_event state_event;
 	struct retransmit_event retransmit;
 	struct reset_event reset;
+	struct flow_event flow;
+	struct beginning_event beginning;
 	struct lookup_event lookup;
 	struct message_event message;
 	struct hello_event hello;
@@ -27,12 +29,14 @@ union wire {
 	struct group_event group;
 	struct translation_event translation;
 	struct counters counters;
+	struct shared shared;
 	enum kind kind;
 	enum protocol protocol;
 	enum direction direction;
 	enum owner_source owner;
 	enum conn_flags flags;
 	enum ended ended;
+	enum app app;
 	enum segment segment;
 	enum translation translation_kind;
 	enum name_flags name_flags;

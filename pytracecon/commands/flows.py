@@ -133,7 +133,7 @@ def keywords(options: argparse.Namespace) -> dict[str, Any]:
 
     _refuse(options)
     given = tracer_keywords(options)
-    given["events"] = [] if options.watch is None else ["close", "failed"]
+    given["events"] = [] if options.watch is None else ["close", "failed", "flow"]
     if not _shows_names(options):
         given["names"] = False
     if not shows_processes(options, show.keys(options)):

@@ -515,7 +515,7 @@ def test_no_text_breaks_out_of_its_row(comm: str, host: str) -> None:
 )
 def test_the_tracer_is_asked_for_no_more_than_is_shown(line: str, expected: dict[str, Any]) -> None:
     found = flows.keywords(options(line))
-    assert found.pop("events") == (["close", "failed"] if "--watch" in line else [])
+    assert found.pop("events") == (["close", "failed", "flow"] if "--watch" in line else [])
     assert found == expected
 
 
