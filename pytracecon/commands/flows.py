@@ -56,7 +56,7 @@ tcp   15491  nginx      [::]:443                   12    511
 
 A column is sorted by the most first where it says how much or how long, and
 else from the least. Ages and names are known of what is made while it watches.
-A terminal of less than 120 columns gets fewer of them, unless -w is given.
+A terminal that is too narrow for all columns gets fewer, unless -w is given.
 """
 
 _LIMIT = 10_000
@@ -166,8 +166,8 @@ def _shows_names(options: argparse.Namespace) -> bool:
     return options.watch is not None and not options.listen and bool(options.names)
 
 
-def shown(options: argparse.Namespace, *, wide: bool, narrow: bool = False) -> list[Shown]:
-    """The columns of the table."""
+def shown(options: argparse.Namespace, *, wide: bool, room: int | None = None) -> list[Shown]:
+    """The columns of the table, on a terminal those for which there is `room`."""
     from pytracecon.views import flows  # noqa: PLC0415 - not for --help
 
     made = (
@@ -178,7 +178,7 @@ def shown(options: argparse.Namespace, *, wide: bool, narrow: bool = False) -> l
             host=_shows_names(options),
             wide=wide,
             exact=options.bytes,
-            narrow=narrow,
+            room=room,
         )
     )
     return [*made, *flows.of_keys(show.keys(options))]
@@ -243,8 +243,7 @@ def output(options: argparse.Namespace) -> Callable[[Sink], Output]:
 def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import flows  # noqa: PLC0415 - while the kernel verifies
 
-    narrow = not options.wide and flows.is_narrow(target.terminal_width)
-    made = shown(options, wide=options.wide, narrow=narrow)
+    made = shown(options, wide=options.wide, room=target.terminal_width())
     table = flows.table(made, target.terminal_width, times=options.watch is not None, utc=options.utc)
     return coloured(table, options.color, target)
 

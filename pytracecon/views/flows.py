@@ -19,9 +19,9 @@ from pytracecon.views.columns import COMM, HOST, PID, Cell, clock, milliseconds,
 from pytracecon.views.sentence import sentence
 from pytracecon.views.wording import UNKNOWN, duration, endpoint, size
 
-__all__ = ["Shown", "columns", "is_narrow", "listeners", "message", "names", "of_keys", "order", "table", "waits"]
+__all__ = ["Shown", "columns", "listeners", "message", "names", "of_keys", "order", "table", "waits"]
 
-_WIDE_ENOUGH = 120
+_GAP = 1
 _WIDEST_ENDPOINT = 47  # an IPv6 address without a zero, in brackets, with its port
 _NARROW_ENDPOINT = 17
 _ENDPOINT = 21
@@ -41,23 +41,30 @@ class Shown:
 
 
 def columns(
-    *, watched: bool = False, host: bool = False, wide: bool = False, exact: bool = False, narrow: bool = False
+    *, watched: bool = False, host: bool = False, wide: bool = False, exact: bool = False, room: int | None = None
 ) -> list[Shown]:
     """`watched`: with what one listing cannot know, ages and bytes a second. `exact`: bytes in full.
 
-    `narrow`: for 80 columns, with what fits there.
+    Where a terminal has no `room` for all, there are fewer; not if it shall be `wide`.
     """
     sums = [_bytes("TX", "tx_bytes", exact=exact), _bytes("RX", "rx_bytes", exact=exact)]
     rates = [_bytes("TX/s", "tx_rate", exact=exact), _bytes("RX/s", "rx_rate", exact=exact)]
-    made = [_PROTO, _STATE, _PID, _COMM]
-    if narrow:
-        made += [] if watched else [_LOCAL_PORT]
-        return [*made, _endpoint("REMOTE", "remote", _NARROW_ENDPOINT), *(rates if watched else sums)]
-    made += [_endpoint("LOCAL", "local", _ENDPOINT), _endpoint("REMOTE", "remote", _ENDPOINT)]
-    made += [_HOST] if host else []
-    made += [_AGE, *sums, *rates] if watched else sums
-    made += [_RTT, _RETR]
-    return [*made, *_MORE] if wide else made
+    who, name = [_PROTO, _STATE, _PID, _COMM], [_HOST] if host else []
+    local, remote = _endpoint("LOCAL", "local", _ENDPOINT), _endpoint("REMOTE", "remote", _ENDPOINT)
+    narrow = _endpoint("REMOTE", "remote", _NARROW_ENDPOINT)
+    if watched:
+        room = None if room is None else room - _TIME.width - _GAP
+        most_first = [
+            [*who, local, remote, *name, _AGE, *sums, *rates, _RTT, _RETR],
+            [*who, remote, *name, _AGE, *sums, *rates],
+            [*who, remote, *name, *rates],
+            [*who, narrow, *rates],
+        ]
+    else:
+        most_first = [[*who, local, remote, *sums, _RTT, _RETR], [*who, _LOCAL_PORT, narrow, *sums]]
+    if wide:
+        return [*most_first[0], *_MORE]
+    return next((each for each in most_first if room is None or _width(each) <= room), most_first[-1])
 
 
 def listeners(*, wide: bool = False) -> list[Shown]:
@@ -85,11 +92,6 @@ def names(known: Sequence[Shown]) -> list[str]:
     return list(dict.fromkeys(each.name for each in known))
 
 
-def is_narrow(terminal: Callable[[], int | None]) -> bool:
-    wide = terminal()
-    return wide is not None and wide < _WIDE_ENOUGH
-
-
 def table(made: Sequence[Shown], terminal: Callable[[], int | None], *, times: bool, utc: bool) -> Table:
     """With `times`, where there are several listings, a row begins with that of its own."""
     cells = [*([clock(utc=utc)] if times else []), *(each.cell for each in made)]
@@ -101,7 +103,7 @@ def table(made: Sequence[Shown], terminal: Callable[[], int | None], *, times: b
         time = [cells[0].of(event)] if times else []
         return [*time, said, *[None] * (len(cells) - 1 - len(time))]
 
-    return FittedTable([cell.column for cell in cells], row, terminal=terminal, hang="PID", gap=1)
+    return FittedTable([cell.column for cell in cells], row, terminal=terminal, hang="PID", gap=_GAP)
 
 
 def message(row: Event) -> str:
@@ -117,6 +119,10 @@ def message(row: Event) -> str:
         f"{size(count)} {way}" for count, way in ((row.tx_bytes, "out"), (row.rx_bytes, "in")) if count is not None
     ]
     return " ".join(filter(None, [said, row.proto, _state(row)])) + (f": {', '.join(totals)}" if totals else "")
+
+
+def _width(made: Sequence[Shown]) -> int:
+    return sum(each.cell.column.width for each in made) + _GAP * (len(made) - 1)
 
 
 def waits(row: Connection) -> bool:
@@ -196,6 +202,7 @@ def _text(name: str, width: int, widest: int, key: str) -> Shown:
     )
 
 
+_TIME = clock(utc=False).column
 _PROTO = _by_key(Column("PROTO", 5, 5), lambda row: row.proto if row.subflow_of is None else f"  {row.proto}", "proto")
 _STATE = Shown(Cell(Column("STATE", 11, 11), _state), Order(lambda row: _state(row) or None))
 _PID = Shown(PID, Order(lambda row: row.pid))

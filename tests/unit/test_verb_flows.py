@@ -353,6 +353,18 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sink, "terminal_width", lambda _: 80)
 
 
+@pytest.mark.parametrize("line", ["", "--watch 1", "--watch 1 --no-names", "--listen"])
+@pytest.mark.parametrize("columns", range(80, 180, 10))
+def test_a_row_of_usual_width_is_a_line_on_any_terminal(
+    monkeypatch: pytest.MonkeyPatch, line: str, columns: int
+) -> None:
+    monkeypatch.setattr(Sink, "terminal_width", lambda _: columns)
+    there = [row(comm="0123456789", tx_rate=1e6, rx_rate=2e9, host="a.test", remote_addr="10.0.0.10"), web()]
+    header, *told = lines(line, *there)
+    assert len(told) == 1
+    assert len(header) <= columns
+
+
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(
     ("line", "columns"),
