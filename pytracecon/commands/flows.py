@@ -133,13 +133,20 @@ def keywords(options: argparse.Namespace) -> dict[str, Any]:
 
     _refuse(options)
     given = tracer_keywords(options)
-    given["events"] = [] if options.watch is None else ["close", "failed", "flow"]
+    given["events"] = _events(options)
     if not _shows_names(options):
         given["names"] = False
     if not shows_processes(options, show.keys(options)):
         given["processes"] = False
     Filters.parse(**given)
     return given
+
+
+def _events(options: argparse.Namespace) -> list[str]:
+    """Those that tell what ended since a listing: none for one, nor of who listens. To count datagrams is not free."""
+    if options.watch is None or options.listen:
+        return []
+    return {"tcp": ["close", "failed"], "udp": ["flow"]}.get(options.proto, ["close", "failed", "flow"])
 
 
 def _refuse(options: argparse.Namespace) -> None:
@@ -209,8 +216,10 @@ def listed(options: argparse.Namespace, order: Order | None, limit: int, snapsho
     """What is written of a snapshot. Each row has the time of the listing."""
     from pytracecon.commands.listings import Listed  # noqa: PLC0415 - not for --help
     from pytracecon.ordering import Nothing, arranged  # noqa: PLC0415
+    from pytracecon.views.flows import waits  # noqa: PLC0415
 
-    rows, left_out = arranged(filter(partial(_is_wanted, options), snapshot), order, limit)
+    wanted = [row for row in snapshot if waits(row) == options.listen and _is_of(options.proto, row)]
+    rows, left_out = arranged(wanted, order, limit)
     for row in rows:
         row.time_ns = snapshot.time_ns
     if not rows and options.watch is not None and shows_table(options):
@@ -219,12 +228,8 @@ def listed(options: argparse.Namespace, order: Order | None, limit: int, snapsho
     return Listed([*rows], len(rows), left_out + snapshot.left_out)
 
 
-def _is_wanted(options: argparse.Namespace, row: Connection) -> bool:
-    from pytracecon.views.flows import waits  # noqa: PLC0415 - while the kernel verifies
-
-    if waits(row) != options.listen:
-        return False
-    return options.proto is None or (row.proto == "udp") == (options.proto == "udp")
+def _is_of(proto: str | None, row: Connection) -> bool:
+    return proto is None or (row.proto == "udp") == (proto == "udp")
 
 
 def output(options: argparse.Namespace) -> Callable[[Sink], Output]:

@@ -527,8 +527,23 @@ def test_no_text_breaks_out_of_its_row(comm: str, host: str) -> None:
 )
 def test_the_tracer_is_asked_for_no_more_than_is_shown(line: str, expected: dict[str, Any]) -> None:
     found = flows.keywords(options(line))
-    assert found.pop("events") == (["close", "failed", "flow"] if "--watch" in line else [])
+    found.pop("events")
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "events"),
+    [
+        ("", []),
+        ("--proto udp", []),
+        ("--watch 1 --listen", []),
+        ("--watch 1", ["close", "failed", "flow"]),
+        ("--watch 1 --proto tcp", ["close", "failed"]),
+        ("--watch 1 --proto udp", ["flow"]),
+    ],
+)
+def test_the_tracer_is_asked_for_the_events_that_end_what_is_listed(line: str, events: list[str]) -> None:
+    assert flows.keywords(options(line))["events"] == events
 
 
 @pytest.mark.parametrize(
