@@ -28,6 +28,7 @@ union wire {
 	struct process_event process;
 	struct group_event group;
 	struct translation_event translation;
+	struct row row;
 	struct counters counters;
 	struct shared shared;
 	enum kind kind;
@@ -43,6 +44,7 @@ union wire {
 	enum resolver resolver;
 	enum resolver_function resolver_function;
 	enum tcp_states state;
+	enum row_known row_known;
 	enum filter_bits bits;
 	enum resting resting;
 	enum attempt_hook attempt_hook;
