@@ -31,6 +31,7 @@ STATES = {
     "CLOSE-WAIT": "CLOSE_WAIT",
     "FIN-WAIT-2": "FIN_WAIT2",
     "LISTEN": "LISTEN",
+    "UNCONN": "UNCONN",
 }
 
 
@@ -159,12 +160,7 @@ def ss(network: Network, *options: str) -> list[list[str]]:
 
 
 def in_ss(row: dict[str, Any]) -> tuple[str, str, str, int, int]:
-    local, remote = (
-        f"[{row[f'{end}_addr']}]:{row[f'{end}_port']}"
-        if ":" in row[f"{end}_addr"]
-        else f"{row[f'{end}_addr']}:{row[f'{end}_port']}"
-        for end in ("local", "remote")
-    )
+    local, remote = (text((row[f"{end}_addr"], row[f"{end}_port"])) for end in ("local", "remote"))
     return row["state"], local, remote, row["pid"], row["fd"]
 
 
@@ -259,6 +255,36 @@ def test_who_listens_and_how_full_the_backlog_is(
 
 def text(address: Address) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+DATAGRAMS = """
+import socket, sys
+bound, connected = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+bound.bind(("127.0.0.1", 5353))
+connected.connect(("127.0.0.1", 5353))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_datagram_socket_waits_for_others_or_has_another_end(
+    listings: Callable[..., list[str]], network: Network
+) -> None:
+    command = ["nsenter", f"--net={network.path}", sys.executable, "-c", DATAGRAMS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        by_ss = sorted(of_ss(words) for words in ss(network, "-u"))
+        connected, waiting, table = listings("--format json", "--listen --format json", "--listen")
+        holder.communicate()
+    (talks,), (waits,) = objects(connected), objects(waiting)
+    assert (talks["proto"], waits["proto"]) == ("udp", "udp")
+    told = [("ESTABLISHED", text((talks["remote_addr"], talks["remote_port"])), talks), ("UNCONN", "0.0.0.0:*", waits)]
+    assert by_ss == [
+        (state, text((row["local_addr"], row["local_port"])), remote, row["pid"], row["fd"])
+        for state, remote, row in told
+    ]
+    assert table.splitlines()[1].split() == ["udp", str(holder.pid), waits["comm"], "127.0.0.1:5353"]
 
 
 # --watch
