@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
+    from pytracecon.tracer import Tracer
+    from pytracecon.views.beginnings import Beginnings
 
 __all__ = ["coloured", "launch"]
 
@@ -30,12 +32,13 @@ def launch(
     shows: Callable[[Event], bool] | None,
     every_format: bool = False,
     interval: float | None = None,
+    holds: Callable[[Tracer], Beginnings] | None = None,
     run: Callable[..., Session] | None = None,
 ) -> int:
     """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
 
-    With `every_format` it is `table` that makes the output of each. One that sums up does so every `interval` seconds
-    too, not only at the end. `run` makes another kind of `Session`.
+    `holds` keeps back what is not complete yet. With `every_format` it is `table` that makes the output of each. One
+    that sums up does so every `interval` seconds too, not only at the end. `run` makes another kind of `Session`.
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
@@ -59,6 +62,7 @@ def launch(
             count=count,
             duration=duration,
             interval=interval,
+            holds=holds,
             fail_on_loss=options.fail_on_loss,
             verbose=options.verbose,
             json=options.format == "json" and not every_format,
