@@ -18,6 +18,7 @@ VERBS = {
     "life": "what went over connections that ended: tcplife",
     "states": "every change of a connection's state: tcpstates",
     "retrans": "what is sent again, and resets: tcpretrans",
+    "flows": "what is open right now, once or every few seconds: nettop",
     "explain": "one connection's life on a screen, as it happened or of a file",
     "count": "events, counted by any of their keys",
     "lookups": "every name that is looked up: by whom, how fast, what came of it",
