@@ -254,10 +254,10 @@ static __always_inline void take_asked(struct datagram *datagram, const struct b
 		if (port == datagram->key.remote_port && same_address((__u8 *)addr, datagram->key.remote))
 			return;
 	}
-	if (!take_told(datagram, sk) && port) {
-		__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
-		datagram->key.remote_port = port;
-	}
+	if (take_told(datagram, sk) || !port)
+		return;
+	__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
+	datagram->key.remote_port = port;
 }
 
 /* Both ends and where the payload begins; 0 for what is no datagram of its own, but carries one. */
@@ -322,7 +322,7 @@ int datagram_sent(struct __sk_buff *skb)
 
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
-	if (sk && sk->protocol == IPPROTO_UDP_NUMBER)
+	if (sk && sk->protocol == IPPROTO_UDP_NUMBER && sk->type == SOCK_DGRAM_NUMBER)
 		on_sent(skb);
 	return 1;
 }
@@ -460,11 +460,20 @@ static __always_inline void take_from(struct datagram *datagram, const struct so
 	take_told(datagram, sk);
 }
 
+/* Other families have protocols by the same numbers, and a raw socket has that of what it carries. */
+static __always_inline bool is_udp(const struct sock *sk, const bool vouched)
+{
+	__u16 family = FIELD(vouched, sk, __sk_common.skc_family);
+
+	return FIELD(vouched, sk, sk_protocol) == IPPROTO_UDP_NUMBER &&
+	       FIELD(vouched, sk, sk_type) == SOCK_DGRAM_NUMBER && (family == AF_INET || family == AF_INET6);
+}
+
 static __always_inline int on_received(const struct sock *sk, int length, int flags, const bool vouched)
 {
 	struct datagram datagram = {.bytes = length, .packets = 1};
 
-	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER)
+	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_udp(sk, vouched))
 		return 0;
 	take_from(&datagram, sk, vouched);
 	count(sk, current_pid(), &datagram);

@@ -102,13 +102,6 @@ struct datagram {
 	__u8 app;
 };
 
-static __always_inline bool is_datagram_socket(const struct sock *sk)
-{
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-
-	return (family == AF_INET || family == AF_INET6) && BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER;
-}
-
 /* Where BTF vouches for a pointer a field is one instruction, else a call. */
 #define FIELD(vouched, pointer, field) ((vouched) ? (pointer)->field : BPF_CORE_READ(pointer, field))
 

@@ -77,7 +77,7 @@ int existing(struct bpf_iter__task_file *context)
 	sk = sock_of_file(file);
 	if (!sk)
 		return 0;
-	if (wanted(KIND_FLOW) && is_datagram_socket(sk))
+	if (wanted(KIND_FLOW) && transport_of(sk) == PROTO_UDP)
 		found_datagram_socket(sk);
 	protocol = protocol_of(sk);
 	if (!protocol)

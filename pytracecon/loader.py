@@ -64,9 +64,10 @@ class Loaded:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
-        when the socket's memory serves another connection.
+        when the socket's memory serves another connection. Nor do iterators: whoever runs one sees that it did.
         """
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.need != "states"]
+        hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
+        return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytracecon.events import ConnectionEvent
     from pytracecon.ipvs_table import Decided
 
-__all__ = ["Translations"]
+__all__ = ["Translations", "raw"]
 
 _MOST = 65_536
 _SERVICE = 1
@@ -91,7 +91,7 @@ class Translations:
         """The same of an event that was made before: perhaps it is known by now."""
         if event.netns is None or event.local_addr is None or event.remote_addr is None:
             return
-        local, remote = _raw(event.local_addr), _raw(event.remote_addr)
+        local, remote = raw(event.local_addr), raw(event.remote_addr)
         if remote in self.addresses:
             self.label(event, (event.netns, local, event.local_port or 0, remote, event.remote_port or 0))
 
@@ -102,6 +102,6 @@ class Translations:
         self._nats.pop(key, None)
 
 
-def _raw(text: str) -> bytes:
+def raw(text: str) -> bytes:
     packed = ip_address(text).packed
     return packed if len(packed) == len(_MAPPED) + 4 else _MAPPED + packed

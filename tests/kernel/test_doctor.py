@@ -171,7 +171,7 @@ def mounts(kind: str) -> list[str]:
     return output("findmnt", "-n", "-l", "-t", kind, "-o", "TARGET").split()
 
 
-EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED)}
+EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED, "flow")}
 """For this every need is wanted, but for what there is not (IPVS)."""
 
 

@@ -14,6 +14,7 @@ from pytracecon.connections import Connection
 from pytracecon.decode import DIRECTIONS, OWNERS, PROTOCOLS, STATES
 from pytracecon.errors import InvalidValue
 from pytracecon.events import Close, Connect, Event, Failed, Lost
+from pytracecon.rows import Rows
 from pytracecon.snapshots import Snapshots
 from pytracecon.waiting import Waiting
 
@@ -58,7 +59,7 @@ def close(number: int, at: int, **values: Any) -> Close:
 
 
 def snapshots_of_all() -> Snapshots:
-    return Snapshots(None, None, None, None)
+    return Snapshots(Rows())
 
 
 def take(taken: Snapshots, *rows: bytes, now: int = 5 * SECOND, limit: int | None = None) -> Snapshot:
@@ -85,6 +86,21 @@ def test_what_is_not_known_is_absent() -> None:
     (made,) = take(snapshots_of_all(), row(1, remote=("0.0.0.0", 0), known=0, pid=0, tid=0, cgroup=0))
     known = {"conn", "proto", "direction", "time_ns", "outcome", "local_addr", "local_port", "netns", "owner", "state"}
     assert {field.name for field in fields(made) if getattr(made, field.name) is not None} == known
+
+
+def test_a_udp_conversation_has_datagrams_and_nothing_that_only_tcp_counts() -> None:
+    taken = snapshots_of_all()
+    known = wire.ROW_TOTALS | wire.ROW_PACKETS
+    five, six = (
+        row(1, proto="udp", known=known, app=1, time=at * SECOND, tx_bytes=100 * at, rx_bytes=at, tx_packets=at)
+        for at in (5, 6)
+    )
+    take(taken, five)
+    (made,) = take(taken, six, now=6 * SECOND)
+    assert (made.proto, made.app, made.tx_bytes, made.rx_bytes) == ("udp", "quic", 600, 6)
+    assert (made.tx_packets, made.rx_packets) == (6, 0)
+    assert (made.tx_rate, made.rx_rate) == (100.0, 1.0)
+    assert (made.tx_acked, made.retransmits, made.rtt_ns, made.tx_queue, made.fd) == (None,) * 5
 
 
 @pytest.mark.parametrize(
@@ -192,7 +208,7 @@ def test_what_does_not_fit_is_counted() -> None:
 
 
 def test_the_limit_counts_what_the_filters_let_through() -> None:
-    taken = Snapshots(None, None, None, lambda each: each.local_port != 4000)
+    taken = Snapshots(Rows(fits=lambda each: each.local_port != 4000))
     rows = [row(1), row(2, ("10.0.0.1", 1)), row(3), row(4, ("10.0.0.1", 2)), row(5, ("10.0.0.1", 3))]
     made = take(taken, *rows, limit=2)
     assert ([each.conn[-1] for each in made], made.left_out) == (["2", "4"], 1)
