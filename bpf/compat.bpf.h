@@ -64,6 +64,7 @@ static __always_inline __u64 user_arg_7(const struct pt_regs *regs)
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define SOCKFS_MAGIC 0x534F434B
+#define SOCK_DGRAM_NUMBER 2
 #define IPPROTO_TCP_NUMBER 6
 #define IPPROTO_UDP_NUMBER 17
 #define IPPROTO_MPTCP_NUMBER 262
@@ -109,6 +110,11 @@ static __always_inline struct tcp_sock *tcp_sk(const struct sock *sk)
 static __always_inline struct inet_sock *inet_sk(const struct sock *sk)
 {
 	return (struct inet_sock *)sk;
+}
+
+static __always_inline struct udp_sock *udp_sk(const struct sock *sk)
+{
+	return (struct udp_sock *)sk;
 }
 
 static __always_inline struct mptcp_sock *mptcp_sk(const struct sock *sk)

@@ -119,6 +119,18 @@ static __always_inline __u8 protocol_of(const struct sock *sk)
 	return number == IPPROTO_TCP_NUMBER ? PROTO_TCP : number == IPPROTO_MPTCP_NUMBER ? PROTO_MPTCP : 0;
 }
 
+/* The same, and PROTO_UDP. Other families have numbers of their own, and raw sockets those of what they carry. */
+static __always_inline __u8 transport_of(const struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER)
+		return BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM_NUMBER ? PROTO_UDP : 0;
+	return protocol_of(sk);
+}
+
 static __always_inline bool watches(void)
 {
 	return wanted(KIND_STATE) || wanted(KIND_RETRANSMIT) || wanted(KIND_RESET);

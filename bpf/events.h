@@ -33,7 +33,7 @@ enum kind {
 	KIND_TRANSLATION = 17, /* who is asked for and who answers are not the same */
 };
 
-enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2 };
+enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2, PROTO_UDP = 3 };
 
 enum direction { DIRECTION_UNKNOWN = 0, DIRECTION_OUT = 1, DIRECTION_IN = 2 };
 
@@ -145,6 +145,36 @@ struct existing_event {
 	struct header header;
 	struct conn conn;
 	struct totals totals;
+};
+
+enum row_known {
+	ROW_TOTALS = 1,  /* what was sent and received */
+	ROW_QUEUES = 2,  /* what waits to be acknowledged or read */
+	ROW_BACKLOG = 4, /* of a listener */
+	ROW_HELD = 8,    /* the owner's number for the socket */
+	ROW_PACKETS = 16,
+};
+
+/* Of the ids of sockets that no event tells of: such a one is made of the socket's inode. */
+#define ID_OF_INODE (1ULL << 63)
+
+/* A socket as it stands. Not in the ring: an iterator writes these one after the other. */
+struct row {
+	__u64 time;
+	__u64 started; /* first SYN */
+	__u64 established;
+	__u64 tx_packets; /* UDP */
+	__u64 rx_packets;
+	struct conn conn;
+	struct totals totals;
+	__u32 tx_queue;
+	__u32 rx_queue;
+	__u32 backlog;
+	__u32 backlog_limit;
+	__u32 fd;
+	__u8 app;
+	__u8 known; /* enum row_known */
+	__u8 reserved[2];
 };
 
 /* TCP went from one state to another; the first time that a connection's ports are not known yet, it is told later. */

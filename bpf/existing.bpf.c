@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* What was open before the tracer came: every socket that a process holds, in every network namespace, once. */
 #include "report.bpf.h"
-#include "totals.bpf.h"
+#include "found.bpf.h"
 #include "file.bpf.h"
 
 static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
@@ -40,19 +40,7 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 	struct sock_state fresh = {};
 	__u64 key = (__u64)sk;
 
-	begin(&fresh, sk, protocol,
-	      tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
-	fresh.conn.flags |= CONN_PRE_EXISTING;
-	fresh.phase = PHASE_MATCHED;
-	if (tcp_state == STATE_SYN_SENT)
-		fresh.phase |= PHASE_ATTEMPT | PHASE_SYN_LEFT;
-	else if (fresh.conn.direction == DIRECTION_IN)
-		fresh.phase |= PHASE_ACCEPTED;
-	if (tcp_state == STATE_CLOSE_WAIT || tcp_state == STATE_LAST_ACK)
-		fresh.phase |= PHASE_REMOTE_FIRST;
-	if (tcp_state == STATE_FIN_WAIT1 || tcp_state == STATE_FIN_WAIT2 || tcp_state == STATE_CLOSING)
-		fresh.phase |= PHASE_LOCAL_FIRST;
-	if (settings.min_latency || !tuple_wanted(&fresh.conn) || !take_owner(&fresh.conn, task, OWNER_EXISTING))
+	if (!begin_found(&fresh, sk, task, protocol, tcp_state, CONN_PRE_EXISTING))
 		return;
 	/* A hook may have been faster, or another process holds the same socket and was met first. */
 	if (state_of(sk))
@@ -62,9 +50,7 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 		return;
 	}
 	report_existing(&fresh, sk, tcp_state);
-	/* It closed meanwhile: nothing else would ever remove the entry. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == STATE_CLOSE)
-		forget(sk);
+	forget_if_closed(sk);
 }
 
 SEC("iter/task_file")

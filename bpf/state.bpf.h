@@ -33,6 +33,7 @@ struct sock_state {
 	__u64 hello_end; /* how far the stream is told, for the server's name in it */
 	__u64 tx_base;   /* MPTCP: sequence numbers at the start of the connection */
 	__u64 rx_base;
+	__u64 listed; /* the last snapshot that it is in */
 };
 
 /* Preallocated: kernels before 34dd3bad1a6f (v6.1) warn about tracing programs with maps that are not. */

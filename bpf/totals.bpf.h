@@ -24,6 +24,9 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	__u32 unacked = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
 	bool fin = fin_queued(from);
 
+	/* Before its SYN leaves, a deferred fast open has no sequence numbers yet. */
+	if (from == STATE_SYN_SENT)
+		unacked = BPF_CORE_READ(tp, packets_out) && unacked ? unacked - 1 : 0;
 	if (syn_counted && acked)
 		acked--;
 	if (fin && !unacked && acked)

@@ -4,11 +4,11 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef __u32 u32;
+typedef __u64 u64;
 typedef __kernel_uid32_t uid_t;
 typedef __u8 u8;
-typedef __u64 u64;
 typedef __u16 u16;
-typedef __u32 u32;
 typedef unsigned short __kernel_sa_family_t;
 typedef __kernel_sa_family_t sa_family_t;
 typedef u32 __kernel_dev_t;
@@ -17,15 +17,39 @@ typedef __kernel_pid_t pid_t;
 typedef _Bool bool;
 
 struct mnt_idmap;
+struct seq_file;
 struct tcp_fastopen_request;
+
+struct bpf_iter__bpf_map_elem {
+	union {
+		struct bpf_iter_meta *meta;
+	};
+	union {
+		void *key;
+	};
+	union {
+		void *value;
+	};
+};
 
 struct bpf_iter__task_file {
 	union {
+		struct bpf_iter_meta *meta;
+	};
+	union {
 		struct task_struct *task;
 	};
+	u32 fd;
 	union {
 		struct file *file;
 	};
+};
+
+struct bpf_iter_meta {
+	union {
+		struct seq_file *seq;
+	};
+	u64 session_id;
 };
 
 struct cgroup_subsys_state {
@@ -182,6 +206,14 @@ struct nsproxy {
 };
 
 typedef struct {
+	int counter;
+} atomic_t;
+
+struct refcount_struct {
+	atomic_t refs;
+};
+
+typedef struct {
 	struct net *net;
 } possible_net_t;
 
@@ -213,10 +245,6 @@ struct request_sock {
 	struct sock_common __req_common;
 };
 
-typedef struct {
-	int counter;
-} atomic_t;
-
 struct signal_struct {
 	atomic_t live;
 };
@@ -230,13 +258,21 @@ typedef struct {
 	int owned;
 } socket_lock_t;
 
+typedef struct refcount_struct refcount_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
 	u8 sk_userlocks;
 	int sk_err;
 	struct socket *sk_socket;
 	socket_lock_t sk_lock;
+	refcount_t sk_wmem_alloc;
 	u16 sk_protocol;
+	u16 sk_type;
+	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
 };
 
@@ -295,9 +331,11 @@ struct tcp_sock {
 	u32 copied_seq;
 	u64 bytes_sent;
 	u32 write_seq;
+	u32 rcv_nxt;
 	u32 snd_nxt;
 	u32 snd_una;
 	u32 srtt_us;
+	u32 packets_out;
 	u64 bytes_received;
 	u64 bytes_acked;
 	u8 fastopen_connect : 1;
@@ -314,6 +352,10 @@ struct trace_event_raw_sys_enter {
 
 struct trace_event_raw_sys_exit {
 	long ret;
+};
+
+struct udp_sock {
+	int forward_deficit;
 };
 
 #pragma clang attribute pop

@@ -53,6 +53,7 @@ ffibuilder.cdef(
         size_t records;
         size_t written;
         int strange;
+        uint32_t left;
         const uint8_t *named;
         holder *holders;
         char *pieces;

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations
 
-PROTOCOLS = (None, "tcp", "mptcp")
+PROTOCOLS = (None, "tcp", "mptcp", "udp")
 DIRECTIONS = ("unknown", "out", "in")
 OWNERS = (None, "connect", "accept", "listen", "existing")
 ENDED = (None, "local_close", "remote_close", "local_reset", "remote_reset", "timeout")

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import settings
-from pytracecon.errors import PytraceconError, UnsupportedKernel
+from pytracecon.errors import PytraceconError
+from pytracecon.iterators import output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytracecon import _libbpf
     from pytracecon.filters import Filters
     from pytracecon.loader import Loaded
-
-_BUFFER = 4096
-_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def read_existing(loaded: Loaded) -> PytraceconError | None:
@@ -32,33 +27,12 @@ def read_existing(loaded: Loaded) -> PytraceconError | None:
     for place, probe in enumerate(loaded.probes):
         if probe.need == "existing" and probe.attached:
             try:
-                _run_iterator(loaded.object.programs[probe.name])
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    raise
-                refused = error if isinstance(error, PytraceconError) else _not_run(probe.name, error)
+                for _ in output(loaded.object.programs[probe.name]):
+                    pass
+            except PytraceconError as refused:
                 loaded.probes[place] = replace(probe, attached=False, detail=str(refused))
                 return refused
     return None
-
-
-def _not_run(name: str, error: OSError) -> UnsupportedKernel:
-    return UnsupportedKernel(f"running BPF iterator {name} failed: {error.strerror}")
-
-
-def _run_iterator(program: _libbpf.Program) -> None:
-    with program.attach_iter() as link:
-        handle = link.iter_create()
-        try:
-            while True:
-                try:
-                    if not os.read(handle, _BUFFER):
-                        return
-                except OSError as error:
-                    if error.errno != errno.EAGAIN:  # it stopped to let others run
-                        raise
-        finally:
-            os.close(handle)
 
 
 def follow_children(loaded: Loaded, filters: Filters) -> None:

@@ -38,6 +38,7 @@ typedef struct {
 	size_t records;
 	size_t written;
 	int strange;          /* the next record is Python's */
+	uint32_t left;        /* bit n: records of kind n are Python's */
 	const uint8_t *named; /* a bit for each hash of an address that may have a name */
 	holder *holders;      /* of connections; 0: nothing is told of them */
 	uint32_t known;       /* how many */
@@ -391,7 +392,9 @@ static void json_lines(json *j, const void *records, size_t size, int64_t offset
 	j->strange = 0;
 	while (j->read < size && room - j->written >= LONGEST_LINE) {
 		const struct any_event *event = (const void *)((const char *)records + j->read);
-		char *end = put_line(j, out + j->written, event, event->header.words * 8, offset);
+		char *end = j->left >> event->header.kind & 1
+				    ? NULL
+				    : put_line(j, out + j->written, event, event->header.words * 8, offset);
 
 		if (!end) {
 			j->strange = 1;

@@ -19,6 +19,8 @@ from pytracecon.events import ConnectionEvent, Event, Lost, Process
 from pytracecon.reader import Counts, Shown, seen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations
@@ -73,6 +75,7 @@ class Json:
         self._pinned = ffi.from_buffer("uint8_t[]", self._named)
         self._json.named = self._pinned
         self._translations = translations
+        self._note_ends: Callable[[list[Event]], None] | None = None
         if names is not None:
             names.watch(self._note, self._reset)
         if translations is not None:
@@ -84,6 +87,16 @@ class Json:
             self._pieces = ffi.new("char[]", lib.pieces_size())
             self._json.holders, self._json.pieces = self._places, self._pieces
             owners.watch(lambda: lib.holders_forget(self._json))
+
+    @property
+    def note(self) -> Callable[[list[Event]], None] | None:
+        """Called with the events that end a connection, by whoever wants to know; the others' lines cost no more."""
+        return self._note_ends
+
+    @note.setter
+    def note(self, called: Callable[[list[Event]], None] | None) -> None:
+        self._note_ends = called
+        self._json.left = 0 if called is None else sum(1 << wire.KINDS[name] for name in ("close", "failed"))
 
     def _note(self, address: bytes) -> None:
         bit = lib.address_bit(address)
@@ -106,6 +119,8 @@ class Json:
         events, counts = seen(
             decode(batch, offset_ns, self._names, self._owners, self._translations), self._names, self._shown
         )
+        if self._note_ends is not None:
+            self._note_ends(events)
         return self.events(events), counts
 
     def _lines_of(self, batch: memoryview, offset_ns: int) -> list[JsonBatch]:
@@ -121,6 +136,8 @@ class Json:
                 if json.strange:
                     behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
                     events = decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
+                    if self._note_ends is not None:
+                        self._note_ends(events)
                     made += self.events(events)
                     if self._owners is not None and batch[at + wire.KIND_OFFSET] in _OF_CONNECTIONS:
                         self._remember(events, *_OWNER.unpack_from(batch, at))

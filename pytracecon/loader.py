@@ -26,11 +26,13 @@ from pytracecon.errors import (
     VerifierRejected,
 )
 from pytracecon.existing import read_existing
+from pytracecon.listing import PROGRAMS as ROW_PROGRAMS
+from pytracecon.listing import try_rows
 from pytracecon.meanwhile import Search
 from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from pytracecon.filters import Filters
     from pytracecon.uprobes import LibcUprobes
@@ -52,6 +54,8 @@ class Loaded:
     probes: list[Probe]
     libcs: LibcUprobes | None = None
     """Where the need "libc lookups" is met."""
+    later: list[_libbpf.Object] = field(default_factory=list)
+    """What was loaded when it was first asked for; it shares the maps."""
 
     @property
     def alone(self) -> list[_libbpf.Program]:
@@ -73,7 +77,10 @@ class Loaded:
     def close(self) -> None:
         if self.libcs is not None:
             self.libcs.detach()
-        self.object.close()
+        with contextlib.ExitStack() as last_to_first:
+            last_to_first.callback(self.object.close)
+            for opened in self.later:
+                last_to_first.callback(opened.close)
 
 
 @dataclass(slots=True)
@@ -100,12 +107,15 @@ class _Trial:
         return [*candidate.programs, *extras, *usable]
 
 
-def load(filters: Filters) -> Loaded:
-    """Load and attach what `filters` asks for. A leaf of `pytracecon.errors` if an essential need cannot be met."""
+def load(filters: Filters, also: Container[str] = ()) -> Loaded:
+    """Load and attach what `filters` asks for, and `also` the needs of these names.
+
+    A leaf of `pytracecon.errors` if an essential need cannot be met.
+    """
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
     trial = _Trial()
-    needs = [need for need in NEEDS if need.wanted(filters)]
+    needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     if filters.names:
         trial.search = Search()
     try:
@@ -132,6 +142,8 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
         with contextlib.closing(_settle(lib, image, filters, needs, trial)) as loaded:
             if (refused := read_existing(loaded)) is not None:
                 trial.refused["existing"] = refused
+            if (refused := try_rows(loaded)) is not None:
+                trial.refused.update(dict.fromkeys(ROW_PROGRAMS, refused))
             works.update(probe.name for probe in loaded.probes if probe.attached)
     return dict.fromkeys(works) | trial.refused
 
@@ -340,7 +352,7 @@ def _attach(
     links: list[_libbpf.Link],
 ) -> bool:
     """False if something that the candidate cannot do without was refused, or another of `either` can be tried."""
-    if candidate is None or need.name in ("existing", "libc lookups"):
+    if candidate is None or need.name in ("existing", "snapshot", "libc lookups"):
         return True
     for name in names:
         try:

@@ -86,6 +86,11 @@ def _of_states(filters: Filters) -> bool:
     return not filters.events.isdisjoint(WATCHED)
 
 
+def _later(_filters: Filters) -> bool:
+    """Loaded when somebody asks for it: see `pytracecon.listing`."""
+    return False
+
+
 WATCHED = frozenset({"state", "retransmit", "reset"})
 """Events for which sockets are watched from their first state on."""
 
@@ -181,6 +186,12 @@ NEEDS = (
         "existing",
         (Candidate("iterator", ("existing",)),),
         "connections older than the tracer have no owner",
+    ),
+    Need(
+        "snapshot",
+        (Candidate("iterator", ("snapshot_files", "snapshot_socks")),),
+        "Tracer.snapshot() raises this error: what is open right now is not known",
+        wanted=_later,
     ),
     Need(
         "processes",

@@ -78,12 +78,17 @@ class Events:
         self._names = names
         self._shown = shown
         self._owners = owners
+        self.note: Callable[[list[Event]], None] | None = None
+        """Called with what is handed over, by whoever wants to know."""
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
         events = decode(batch, offset_ns, self._names, self._owners, self._translations)
-        return seen(events, self._names, self._shown)
+        events, counts = seen(events, self._names, self._shown)
+        if self.note is not None:
+            self.note(events)
+        return events, counts
 
     def events(self, events: list[Event]) -> list[Event]:
         return events
@@ -165,6 +170,20 @@ class Reader:
             if self._libcs is not None:
                 self._libcs.look()
         return taken
+
+    def take_until(self, time_ns: int, form: Form[T]) -> list[T]:
+        """Everything that happened before then, by the kernel's clock, and was not read yet."""
+        taken: list[T] = []
+        deadline = time.monotonic() + _SETTLED_WITHIN
+        while True:
+            before = self._ring.unread()
+            taken += self.take(form)
+            if self.drained or self._known_until >= time_ns:
+                return taken
+            if self._ring.unread() < before:
+                deadline = time.monotonic() + _SETTLED_WITHIN
+            elif time.monotonic() > deadline:  # a record that is being written stands before it
+                return taken
 
     def _unanswered(self, now: int, offset: int) -> list[Event]:
         """Lookups that end because their time is over."""

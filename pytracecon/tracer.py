@@ -6,6 +6,7 @@
 
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
     tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
+    tracer.snapshot()                            # what is open now, and what ended since the snapshot before
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
     tracer.probes                                # what is attached, what is not and why
 
@@ -34,13 +35,17 @@ from pytracecon.wire import ASLEEP, AWAKE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from pytracecon.connections import Connection
     from pytracecon.events import Event
     from pytracecon.json_lines import Json, JsonBatch
+    from pytracecon.listing import Listing
     from pytracecon.names.joiner import Joiner
     from pytracecon.names.records import ProgramStarted
     from pytracecon.owners.processes import Owners
     from pytracecon.probes import Probe
     from pytracecon.reader import Events, Form, Reader, Shown
+    from pytracecon.snapshots import Snapshot, Snapshots
+    from pytracecon.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -51,7 +56,8 @@ class Stats:
 
     `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
     `handed` went to the user's code, `lost` events among them, and `left_out` did not: `host` left them out, which the
-    kernel side does not know, or they were told for a name's sake alone. `lost_names` records from which names
+    kernel side does not know, or they were told for a name's sake alone; `lost_queue` were read by `snapshot()`, and
+    dropped as 65,536 of them waited already for somebody who iterates. `lost_names` records from which names
     and programs are learnt found the ring full, too: some events may lack them, and lookups be missing;
     `evicted_names` had to make room for others.
     `lost_map` connections did not fit into the kernel's table, and `lost_probe` times the kernel passed a hook by.
@@ -66,11 +72,12 @@ class Stats:
     lost_names: int
     lost_probe: int
     evicted_names: int = 0
+    lost_queue: int = 0
 
     @property
     def lost(self) -> int:
         """Everything that is missing from the stream."""
-        return self.lost_ring + self.lost_map + self.lost_names + self.lost_probe
+        return self.lost_ring + self.lost_map + self.lost_names + self.lost_probe + self.lost_queue
 
 
 class Tracer:
@@ -92,6 +99,9 @@ class Tracer:
         self._detached = False
         self._handed = 0
         self._queue: deque[Event] = deque()
+        self._waiting: Waiting | None = None
+        self._listing: Listing | None = None
+        self._snapshots: Snapshots | None = None
         self._json: Json | None = None
         self._lock = threading.RLock()
         Imports(
@@ -154,6 +164,7 @@ class Tracer:
             lost_names=reader.lost_names,
             lost_probe=reader.lost_probe,
             evicted_names=0 if self._names is None else self._names.evicted,
+            lost_queue=0 if self._waiting is None else self._waiting.lost,
         )
 
     @property
@@ -182,9 +193,49 @@ class Tracer:
         with self._lock:
             if self._json is None:
                 self._json = Json(self._names, self._shown, self._owners, self._translations)
+                if self._snapshots is not None:
+                    self._json.note = self._snapshots.note
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
+
+    def snapshot(self, limit: int | None = 10_000) -> Snapshot:
+        """What is open now in every network namespace, and what ended since the snapshot before, which comes first.
+
+        Each of these is told once, if `close` and `failed` are among the tracer's events. At most `limit` rows; None
+        for all. InvalidValue if that is no number; a leaf of `pytracecon.errors` where this kernel cannot do it.
+        Events that are read on the way are kept for who iterates, 65,536 of them. While another thread waits for
+        events, so does this.
+        """
+        from pytracecon.clock import wall_offset  # noqa: PLC0415 - imported meanwhile
+        from pytracecon.snapshots import check  # noqa: PLC0415 - for those who take them
+
+        check(limit)
+        with self._lock:
+            reader = self._use()
+            if self._stopping:
+                raise TracerClosed("this tracer is stopped, and does not know what became of anything: take it before")
+            snapshots, listing, waiting = self._ready_for_snapshots(reader)
+            now = time.monotonic_ns()
+            rows = listing.rows()
+            waiting.add(reader.take_until(time.monotonic_ns(), self._events))
+            return snapshots.take(rows, now, wall_offset(), limit)
+
+    def _ready_for_snapshots(self, reader: Reader) -> tuple[Snapshots, Listing, Waiting]:
+        """Before the first one nothing of this is loaded, and nobody takes note of what ends."""
+        from pytracecon.listing import Listing  # noqa: PLC0415 - for those who take them
+        from pytracecon.snapshots import Snapshots  # noqa: PLC0415 - for those who take them
+        from pytracecon.waiting import Waiting  # noqa: PLC0415 - for those who take them
+
+        if self._snapshots is None or self._listing is None or self._waiting is None:
+            self._listing = Listing(self._loaded, self.filters, loader.object_image())
+            self._queue = self._waiting = Waiting(self._queue)
+            self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
+            self._snapshots = Snapshots(self._names, self._owners, self._translations, _fits(self.filters))
+            self._events.note = self._snapshots.note
+            if self._json is not None:
+                self._json.note = self._snapshots.note
+        return self._snapshots, self._listing, self._waiting
 
     def _read(self, form: Form[T], timeout: float | None) -> list[T]:
         reader = self._use()
@@ -228,7 +279,8 @@ class Tracer:
     async def __aiter__(self) -> AsyncIterator[Event]:
         reader = self._use()
         while not self.stopped:
-            await _rest(reader, lambda: self._stopping)
+            if not self._queue:
+                await _rest(reader, lambda: self._stopping)
             for event in self.read(timeout=0):
                 yield event
 
@@ -282,6 +334,15 @@ def _shown(filters: Filters) -> Shown | None:
         return fits is None or not isinstance(event, ConnectionEvent) or fits(event.host)
 
     return shown
+
+
+def _fits(filters: Filters) -> Callable[[Connection], bool] | None:
+    """The same for what a snapshot lists."""
+    fits = hosts.matcher(filters.hosts) if filters.hosts else None
+    owned = owners.matcher(filters.containers, filters.units, filters.exes)
+    if fits is None and owned is None:
+        return None
+    return lambda each: (owned is None or owned(each.process)) and (fits is None or fits(each.host))
 
 
 async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:

@@ -14,6 +14,7 @@ from pytracecon import wire
 from pytracecon.events import Endpoint
 
 if TYPE_CHECKING:
+    from pytracecon.connections import Connection
     from pytracecon.events import ConnectionEvent
 
 __all__ = ["Translations"]
@@ -60,7 +61,7 @@ class Translations:
             if self._on_address is not None:
                 self._on_address(asked)
 
-    def label(self, event: ConnectionEvent, ends: Ends) -> None:
+    def label(self, event: ConnectionEvent | Connection, ends: Ends) -> None:
         """What IPVS did is no rule of a packet filter, though both look alike in the packet."""
         event.service = self._services.get(ends)
         nat = self._nats.get(ends)

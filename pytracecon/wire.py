@@ -46,6 +46,23 @@ TOTALS: Final[tuple[Field, ...]] = (
     ("reserved", "2x"),
 )
 
+ROW: Final[tuple[tuple[Field, ...], ...]] = (
+    (("time", "Q"), ("started", "Q"), ("established", "Q"), ("tx_packets", "Q"), ("rx_packets", "Q")),
+    CONN,
+    TOTALS,
+    (
+        ("tx_queue", "I"),
+        ("rx_queue", "I"),
+        ("backlog", "I"),
+        ("backlog_limit", "I"),
+        ("fd", "I"),
+        ("app", "B"),
+        ("known", "B"),
+        ("reserved", "2x"),
+    ),
+)
+"""What the iterators of a snapshot write, one after the other, in no record: its parts, a struct each."""
+
 ASKER: Final[tuple[Field, ...]] = (
     ("cgroup", "Q"),
     ("born", "Q"),
@@ -219,6 +236,7 @@ BY_REMOTE, BY_LOCAL, BY_NOT_REMOTE, BY_CHILDREN = 256, 512, 1024, 2048
 BY_CGROUPMAP, BY_MNTNSMAP = 4096, 8192
 
 ERROR_UNKNOWN = 0xFFFF
+ROW_TOTALS, ROW_QUEUES, ROW_BACKLOG, ROW_HELD, ROW_PACKETS = 1, 2, 4, 8, 16
 V4_MAPPED, PRE_EXISTING, PARTIAL, FASTOPEN = 1, 2, 4, 8
 
 

@@ -17,6 +17,7 @@ from pytracecon.names.libc_results import code_name, host_of, is_numeric, text_o
 from pytracecon.names.records import HelloPart, LibcPart, MessagePart, ProcessKey, ProgramStarted
 
 if TYPE_CHECKING:
+    from pytracecon.connections import Connection
     from pytracecon.filters import Filters
     from pytracecon.names.dns.exchange import Answered, Exchanges
     from pytracecon.names.hello import ServerNames
@@ -274,7 +275,7 @@ class Joiner:
 
     def label(
         self,
-        event: ConnectionEvent,
+        event: ConnectionEvent | Connection,
         conn: int,
         process: tuple[int, int],
         cgroup: int,
@@ -300,7 +301,7 @@ class Joiner:
         else:
             event.host, event.host_source, event.host_candidates = host
 
-    def label_by_address(self, event: ConnectionEvent, remote: bytes) -> None:
+    def label_by_address(self, event: ConnectionEvent | Connection, remote: bytes) -> None:
         """With --reverse: the name that the address has, once that is known. It is asked for, and not waited for."""
         if self._reverse is None:
             return

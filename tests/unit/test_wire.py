@@ -98,6 +98,11 @@ def test_a_record_of_a_translation_is_laid_out_as_python_reads_it(types: Types) 
     assert wire.layout(wire.HEADER, wire.TRANSLATION).size == types.struct("translation_event")["size"]
 
 
+def test_a_row_of_a_snapshot_is_laid_out_as_python_reads_it(types: Types) -> None:
+    assert believed(*wire.ROW) == types.members("row")
+    assert wire.layout(*wire.ROW).size == types.struct("row")["size"]
+
+
 @pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
 def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
     assert believed(fields) == types.members(name)
@@ -122,7 +127,7 @@ def test_every_kind_has_its_number(types: Types) -> None:
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_"), ("name_flags", "")],
+    [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_"), ("name_flags", ""), ("row_known", "")],
 )
 def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> None:
     values = {full.removeprefix(prefix): value for full, value in types.enum(name).items()}
