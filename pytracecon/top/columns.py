@@ -14,7 +14,7 @@ from pytracecon.text import safe, width
 from pytracecon.top.rows import HISTORY, Group, Item, Picture, key_of
 from pytracecon.views.wording import UNKNOWN, endpoint
 
-__all__ = ["COLUMNS", "DEFAULT_SORT", "SORTS", "Column", "Glyphs", "layout", "quantity", "remote", "sparkline"]
+__all__ = ["COLUMNS", "DEFAULT_SORT", "SORTS", "Column", "Glyphs", "count", "layout", "quantity", "remote", "sparkline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,18 @@ def quantity(count: float | None) -> str:
     return f"{value:.{decimals}f}{units[0]}"
 
 
+def count(number: int | None) -> str:
+    """At most four columns: exact as far as that goes."""
+    if number is None or number < 10_000:
+        return "" if number is None else str(number)
+    units = "kMGTPE"
+    value = number / 1000
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units = units[1:]
+    return f"{value:.1f}{units[0]}" if value < 9.95 else f"{value:.0f}{units[0]}"
+
+
 def sparkline(values: Sequence[float], wide: int, bars: str) -> str:
     """The latest on the right; the largest of those that are shown is the highest, and nothing is a blank."""
     shown = values[-wide:] if wide else ()
@@ -126,17 +138,17 @@ def sparkline(values: Sequence[float], wide: int, bars: str) -> str:
     return "".join(marks).rjust(wide)
 
 
-def _frequency(count: float | None) -> str:
-    if count is None or count == 0:
-        return "" if count is None else "0"
-    return f"{count:.1f}" if count < 9.95 else quantity(count)
+def _frequency(number: float | None) -> str:
+    if number is None or number == 0:
+        return "" if number is None else "0"
+    return f"{number:.1f}" if number < 9.95 else count(round(number))
 
 
 def _milliseconds(nanoseconds: int | None) -> str:
     if nanoseconds is None:
         return ""
     value = nanoseconds / 1e6
-    return f"{value:.2f}" if value < 99.995 else quantity(value)
+    return f"{value:.3f}" if value < 0.9995 else f"{value:.2f}" if value < 99.995 else quantity(value)
 
 
 def _age(nanoseconds: int | None) -> str:
@@ -232,10 +244,12 @@ _RX_SPARK = Column("", "", 5, 10, HISTORY, 59, lambda *_: "", history=1)
 _TX_BYTES = Column("tx_bytes", "OUT", 5, 5, 5, 50, *_number("tx_bytes"))
 _RX_BYTES = Column("rx_bytes", "IN", 5, 5, 5, 49, *_number("rx_bytes"))
 _RTT = Column("rtt", "RTTms", 5, 5, 5, 55, lambda item, _: _milliseconds(item.rtt_ns), attrgetter("rtt_ns"))
-_RESENT = Column("retransmits", "RTX", 4, 4, 4, 45, *_number("retransmits"))
+_RESENT = Column("retransmits", "RTX", 4, 4, 4, 45, lambda item, _: count(item.retransmits), attrgetter("retransmits"))
 _NEW = Column("new", "NEW", 4, 4, 4, 54, lambda item, _: _frequency(item.new), attrgetter("new"))
 _FAILED = Column("failed", "FAIL", 4, 4, 4, 53, lambda item, _: _frequency(item.failed), attrgetter("failed"))
-_CONNECTIONS = Column("connections", "CONN", 4, 4, 4, 56, *_number("connections"))
+_CONNECTIONS = Column(
+    "connections", "CONN", 4, 4, 4, 56, lambda item, _: count(item.connections), attrgetter("connections")
+)
 _PID = Column("pid", "PID", 7, 7, 7, 52, _pid, attrgetter("pid"), ascending=True)
 _TRAFFIC = (_TX_RATE, _TX_SPARK, _RX_RATE, _RX_SPARK, _TX_BYTES, _RX_BYTES, _RTT, _RESENT)
 

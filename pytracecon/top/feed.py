@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pytracecon.errors import TracerClosed
 from pytracecon.events import Event
 from pytracecon.snapshots import Snapshot
 from pytracecon.tracer import Tracer
@@ -65,7 +66,10 @@ class TracerFeed:
             now = time.monotonic()
             if now < due or self._stopping.is_set():
                 continue
-            snapshot = self._tracer.snapshot(self._limit)
+            try:
+                snapshot = self._tracer.snapshot(self._limit)
+            except TracerClosed:  # it was stopped just now, and there is nobody left to show it to
+                return
             if not self._stopping.is_set():
                 deliver(Update(snapshot, events))
             events = []
