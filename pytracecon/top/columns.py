@@ -180,7 +180,7 @@ def _state(item: Connection) -> str:
     if item.outcome == "listening":
         return "listen"
     if item.proto == "udp":
-        return item.app or "udp"
+        return safe(item.app or "udp")
     return item.outcome if item.state is None else _STATES.get(item.state, item.state.lower())
 
 

@@ -145,7 +145,7 @@ def _count(view: View, picture: Picture) -> str:
     everything = (picture.processes, picture.connections, picture.hosts)
     whole = len(everything[BY.index(view.by)])
     said = f"{shown} of {whole}" if view.words else str(shown)
-    return f"{said} {_PLURAL[view.by] if shown != 1 else view.by}"
+    return f"{said} {view.by if (whole if view.words else shown) == 1 else _PLURAL[view.by]}"
 
 
 def _foot(view: View, wide: int, high: int, glyphs: Glyphs) -> Line:

@@ -94,7 +94,7 @@ def _now(item: Connection, picture: Picture, glyphs: Glyphs) -> Iterator[str]:
     state = [item.outcome if item.state is None else item.state]
     state += [] if item.age_ns is None else [f"since {duration(item.age_ns)}"]
     state += [] if item.fd is None else [f"descriptor {item.fd}"]
-    state += [] if item.app is None else [item.app]
+    state += [] if item.app is None else [safe(item.app)]
     yield f"{'now':<{_LABEL}}{', '.join(state)}"
     for label, way, rate, total, packets in (
         ("out", 0, item.tx_rate, item.tx_bytes, item.tx_packets),

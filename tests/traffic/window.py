@@ -31,7 +31,9 @@ class Window:
         self.said = b""
         self.resize(wide, high)
         self.settings_before = self.settings()
-        own = {name: value for name, value in os.environ.items() if name not in ("TERM", "NO_COLOR", "COLUMNS", "LINES")}
+        own = {
+            name: value for name, value in os.environ.items() if name not in ("TERM", "NO_COLOR", "COLUMNS", "LINES")
+        }
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *command],
             stdin=self._slave,

@@ -127,7 +127,14 @@ def test_every_kind_has_its_number(types: Types) -> None:
 
 @pytest.mark.parametrize(
     ("name", "prefix"),
-    [("filter_bits", ""), ("resting", "READER_"), ("attempt_hook", ""), ("conn_flags", "CONN_"), ("name_flags", ""), ("row_known", "")],
+    [
+        ("filter_bits", ""),
+        ("resting", "READER_"),
+        ("attempt_hook", ""),
+        ("conn_flags", "CONN_"),
+        ("name_flags", ""),
+        ("row_known", ""),
+    ],
 )
 def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> None:
     values = {full.removeprefix(prefix): value for full, value in types.enum(name).items()}
