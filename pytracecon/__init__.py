@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytracecon.connections import Connection
     from pytracecon.errors import PytraceconError
     from pytracecon.events import (
         Accept,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from pytracecon.json_lines import JsonBatch
     from pytracecon.probes import Probe
+    from pytracecon.snapshots import Snapshot
     from pytracecon.tracer import Stats, Tracer
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ __all__ = [
     "Accept",
     "Close",
     "Connect",
+    "Connection",
     "ConnectionEvent",
     "Endpoint",
     "Established",
@@ -58,15 +61,18 @@ __all__ = [
     "PytraceconError",
     "Reset",
     "Retransmit",
+    "Snapshot",
     "State",
     "Stats",
     "Tracer",
 ]
 
 _HOMES = {
+    "Connection": "connections",
     "JsonBatch": "json_lines",
     "Probe": "probes",
     "PytraceconError": "errors",
+    "Snapshot": "snapshots",
     "Stats": "tracer",
     "Tracer": "tracer",
 }

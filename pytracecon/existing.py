@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytracecon import settings
 from pytracecon.errors import PytraceconError
-from pytracecon.iterators import output
+from pytracecon.iterators import EXHAUSTED, output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ def read_existing(loaded: Loaded) -> PytraceconError | None:
                 for _ in output(loaded.object.programs[probe.name]):
                     pass
             except PytraceconError as refused:
+                if isinstance(refused, OSError) and refused.errno in EXHAUSTED:
+                    raise
                 loaded.probes[place] = replace(probe, attached=False, detail=str(refused))
                 return refused
     return None

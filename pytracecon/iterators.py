@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytracecon._libbpf import Program
 
 _ROOM = 1 << 16  # the kernel's own buffer has 32 KiB
-_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def output(program: Program, link_info: bytes | None = None) -> Iterator[bytes]:
@@ -30,7 +30,7 @@ def output(program: Program, link_info: bytes | None = None) -> Iterator[bytes]:
             finally:
                 os.close(handle)
     except OSError as error:
-        if isinstance(error, PytraceconError) or error.errno in _EXHAUSTED:
+        if isinstance(error, PytraceconError) or error.errno in EXHAUSTED:
             raise
         raise UnsupportedKernel(f"running BPF iterator {program.name} failed: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -147,6 +148,11 @@ class Reader:
         """End a wait, now or the next one. Safe in a signal handler."""
         os.eventfd_write(self._wake, 1)
 
+    def calm(self) -> None:
+        """`wake()` was heard."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
@@ -261,6 +267,7 @@ class Reader:
             if not self.epoll.poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
                 self.epoll.poll(None if timeout is None else timeout - first)
         self._pages.rest(wire.AWAKE)
+        self.calm()
 
     def nap(self, timeout: float | None = None) -> None:
         """A short rest, ended early only by a ring that fills or by `wake()`."""

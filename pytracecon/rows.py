@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container, ValuesView
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytracecon import wire
+from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
 from pytracecon.decode import DIRECTIONS, OWNERS, PROTOCOLS, STATES, address, name
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations
 
-__all__ = ["NUMBER", "SUBFLOW_OF", "Counts", "Rates", "Row", "Rows"]
+__all__ = ["NUMBER", "SUBFLOW_OF", "Before", "Counts", "Row", "Rows"]
 
 Row = tuple[Any, ...]
 """As `_ROW` unpacks it."""
@@ -27,8 +29,8 @@ Row = tuple[Any, ...]
 Counts = tuple[int, int, int]
 """Bytes sent and received, and when they were counted, by the kernel's clock."""
 
-Rates = Callable[[int, int, int, int, int], tuple[float | None, float | None]]
-"""Bytes a second since the snapshot before, of an identity, its counts, and when it began (0: nobody knows)."""
+Rates = tuple[float | None, float | None]
+_NO_RATES: Rates = (None, None)
 
 APPS: tuple[str | None, ...] = (None,)
 
@@ -52,6 +54,26 @@ _LISTENING = STATES.index("LISTEN")
 _SYN_SENT = STATES.index("SYN_SENT")
 _LOOPBACK = bytes(10) + b"\xff\xff\x7f", bytes(15) + b"\x01"
 _BIG_ENDIAN = struct.Struct(">Q").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The snapshot before."""
+
+    time: int
+    counts: dict[int, Counts]
+
+    def rates(self, number: int, sent: int, received: int, at: int, began: int) -> Rates:
+        """Bytes a second since then. `began`: 0 if nobody knows."""
+        known = self.counts.get(number)
+        if known is not None:
+            sent_before, received_before, before = known
+            elapsed = (at - before) / SECOND
+            return (sent - sent_before) / elapsed, (received - received_before) / elapsed
+        if began <= self.time:
+            return _NO_RATES
+        elapsed = (at - self.time) / SECOND
+        return sent / elapsed, received / elapsed
 
 
 class _Who(NamedTuple):
@@ -121,10 +143,10 @@ class Rows:
         """In the kernel's order."""
         return self._rows.values()
 
-    def maker(self, offset_ns: int, rates: Rates) -> Callable[[Row], Connection]:
+    def maker(self, offset_ns: int, before: Before | None) -> Callable[[Row], Connection]:
         """What makes a connection of a row. `offset_ns` leads from the kernel's clock to ours."""
         known_who: dict[tuple[bytes, bytes, bytes], _Who] = {}
-        ends = self._ends
+        ends, words, new = self._ends.get, _BIG_ENDIAN, Connection.__new__
         named: Container[bytes] = () if self._names is None else self._names.addresses
         translated: Container[bytes] = () if self._translations is None else self._translations.addresses
 
@@ -138,61 +160,48 @@ class Rows:
             who = known_who.get((process, task, names))
             if who is None:
                 who = known_who[process, task, names] = self._describe(process, task, names)
-            proto, direction, v4_mapped, pid, comm, uid, owner, cgroup, pre_existing, partial, what, key = who
-            began = 0 if pre_existing else started or established
-            counted = known & wire.ROW_TOTALS
-            tx_rate, rx_rate = rates(number, tx_bytes, rx_bytes, time, began) if counted else (None, None)
-            of_tcp = counted and proto == "tcp"
-            queues = known & wire.ROW_QUEUES
-            packets = known & wire.ROW_PACKETS
-            waiting = known & wire.ROW_BACKLOG
-            peer = ends.get((netns, names[0], remote, remote_port, local, local_port))
+            made = new(Connection)  # and field by field, all of them: __init__() takes three times as long
+            (
+                made.proto, made.direction, made.v4_mapped, made.pid, made.comm, made.uid, made.owner, made.cgroup,
+                made.pre_existing, made.partial, made.process, key,
+            ) = who  # fmt: skip
+            began = 0 if made.pre_existing else started or established
+            peer = ends((netns, names[0], remote, remote_port, local, local_port))
             if peer is None and remote_port:
                 peer = self._peer_elsewhere(row)
-            made = Connection(
-                conn=_BIG_ENDIAN(number).hex(),
-                proto=proto,
-                direction=direction,
-                time_ns=(began or time) + offset_ns,
-                outcome="listening" if state == _LISTENING else "pending" if state == _SYN_SENT else "open",
-                local_addr=address(local),
-                local_port=local_port or None,
-                remote_addr=address(remote),
-                remote_port=remote_port or None,
-                netns=netns or None,
-                pid=pid,
-                comm=comm,
-                uid=uid,
-                owner=owner,
-                cgroup=cgroup,
-                process=what,
-                v4_mapped=v4_mapped,
-                pre_existing=pre_existing,
-                subflow_of=_BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
-                latency_ns=established - started if began and started and established else None,
-                tx_bytes=tx_bytes if counted else None,
-                tx_acked=tx_acked if counted else None,
-                rx_bytes=rx_bytes if counted else None,
-                retransmits=retransmits if of_tcp else None,
-                rtt_ns=rtt or None,
-                partial=partial,
-                state=STATES[state],
-                fd=fd if known & wire.ROW_HELD else None,
-                age_ns=time - began if began else None,
-                tx_rate=tx_rate,
-                rx_rate=rx_rate,
-                tx_queue=tx_queue if queues else None,
-                rx_queue=rx_queue if queues else None,
-                backlog=backlog if waiting else None,
-                backlog_limit=backlog_limit if waiting else None,
-                peer=None if peer is None else _BIG_ENDIAN(peer).hex(),
-                tx_packets=tx_packets if packets else None,
-                rx_packets=rx_packets if packets else None,
-                app=APPS[app],
-            )
+            made.conn = words(number).hex()
+            made.time_ns = (began or time) + offset_ns
+            made.outcome = "listening" if state == _LISTENING else "pending" if state == _SYN_SENT else "open"
+            made.local_addr, made.local_port = address(local), local_port or None
+            made.remote_addr, made.remote_port = address(remote), remote_port or None
+            made.netns = netns or None
+            made.subflow_of = words(subflow_of).hex() if subflow_of else None
+            made.latency_ns = established - started if began and started and established else None
+            made.age_ns = time - began if began else None
+            made.state = STATES[state]
+            made.fd = fd if known & wire.ROW_HELD else None
+            made.peer = None if peer is None else words(peer).hex()
+            made.app = APPS[app]
+            made.rtt_ns = rtt or None
+            if known & wire.ROW_TOTALS:
+                made.tx_bytes, made.tx_acked, made.rx_bytes = tx_bytes, tx_acked, rx_bytes
+                made.retransmits = retransmits if made.proto == "tcp" else None
+                made.tx_rate, made.rx_rate = (
+                    _NO_RATES if before is None else before.rates(number, tx_bytes, rx_bytes, time, began)
+                )
+            else:
+                made.tx_bytes = made.tx_acked = made.rx_bytes = made.retransmits = made.tx_rate = made.rx_rate = None
+            made.tx_queue, made.rx_queue = (tx_queue, rx_queue) if known & wire.ROW_QUEUES else (None, None)
+            if known & wire.ROW_BACKLOG:
+                made.backlog, made.backlog_limit = backlog, backlog_limit
+            else:
+                made.backlog = made.backlog_limit = None
+            made.tx_packets, made.rx_packets = (tx_packets, rx_packets) if known & wire.ROW_PACKETS else (None, None)
+            made.host = made.host_source = made.host_candidates = made.service = made.nat = None
+            made.syn_retransmits = made.wait_ns = made.duration_ns = made.error = made.reason = made.ended = None
             if remote in named and self._names is not None:
-                if direction == "out":
-                    self._names.label(made, subflow_of or number, key, cgroup or 0, remote, began or None)
+                if made.direction == "out":
+                    self._names.label(made, subflow_of or number, key, made.cgroup or 0, remote, began or None)
                 else:
                     self._names.label_by_address(made, remote)
             if remote in translated and self._translations is not None:

@@ -7,11 +7,10 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
 from pytracecon.errors import InvalidValue
 from pytracecon.events import Close, Event, Failed
-from pytracecon.rows import NUMBER, SUBFLOW_OF, Counts, Rates, Row, Rows
+from pytracecon.rows import NUMBER, SUBFLOW_OF, Before, Row, Rows
 
 if TYPE_CHECKING:
     from pytracecon.names.joiner import Joiner
@@ -61,8 +60,7 @@ class Snapshots:
         self._fits = fits
         self._ended: dict[int, Over] = {}
         self._too_many = 0
-        self._counts: dict[int, Counts] = {}
-        self._before = 0
+        self._before: Before | None = None
 
     def note(self, events: list[Event]) -> None:
         """What ends is in the next snapshot, once."""
@@ -75,23 +73,13 @@ class Snapshots:
 
     def take(self, data: bytes, now: int, offset_ns: int, limit: int | None) -> Snapshot:
         """`data` was listed from `now` on, by the kernel's clock; `offset_ns` leads to ours."""
-        rows = Rows(data, *self._serve)
-        first = not self._before
-        ended = [] if first else self._over(rows)
-        left_out = 0 if first else self._too_many
-        if not first:
-            self._too_many = 0
-
-        def rates(number: int, sent: int, received: int, at: int, began: int) -> tuple[float | None, float | None]:
-            sent_before, received_before, before = self._counts.get(number, _NOTHING)
-            if not before:
-                if first or began <= self._before:
-                    return None, None
-                before = self._before  # it had sent nothing by then
-            elapsed = (at - before) / SECOND
-            return (sent - sent_before) / elapsed, (received - received_before) / elapsed
-
-        make = rows.maker(offset_ns, rates)
+        rows, before = Rows(data, *self._serve), self._before
+        ended: list[Over] = []
+        left_out = 0
+        if before is not None:
+            ended = self._over(rows)
+            left_out, self._too_many = self._too_many, 0
+        make = rows.maker(offset_ns, before)
         items: list[Over | Row] = [*ended, *rows.all()]
         if rows.has_paths or any(event.subflow_of for event in ended):
             items = list(_with_their_paths(items))
@@ -103,7 +91,7 @@ class Snapshots:
                 left_out += len(items) - at
                 break
             if not isinstance(item, tuple):
-                connection = self._ended_one(item, now, offset_ns, rates)
+                connection = self._ended_one(item, now, offset_ns, before)
             else:
                 connection = make(item)
                 if fits is not None and not fits(connection):
@@ -112,9 +100,8 @@ class Snapshots:
                 left_out += 1
             else:
                 made.append(connection)
-        self._counts = rows.counts
-        elapsed = None if first else now - self._before
-        self._before = now
+        self._before = Before(now, rows.counts)
+        elapsed = None if before is None else now - before.time
         return Snapshot(made, time_ns=now + offset_ns, elapsed_ns=elapsed, left_out=left_out)
 
     def _over(self, rows: Rows) -> list[Over]:
@@ -123,7 +110,7 @@ class Snapshots:
         self._ended = {number: event for number, event in self._ended.items() if number in rows}
         return over
 
-    def _ended_one(self, event: Over, now: int, offset_ns: int, rates: Rates) -> Connection:
+    def _ended_one(self, event: Over, now: int, offset_ns: int, before: Before | None) -> Connection:
         known = _SHARED[type(event)]
         lived = event.duration_ns if isinstance(event, Close) else event.latency_ns
         connection = Connection(
@@ -132,14 +119,13 @@ class Snapshots:
             outcome=_OUTCOMES[type(event)],
             state="CLOSE",
         )
-        if isinstance(event, Close) and event.tx_bytes is not None and event.rx_bytes is not None:
+        sent, received = connection.tx_bytes, connection.rx_bytes
+        if before is not None and sent is not None and received is not None:
             began = 0 if lived is None else connection.time_ns - offset_ns
-            number = int(event.conn, 16)
-            connection.tx_rate, connection.rx_rate = rates(number, event.tx_bytes, event.rx_bytes, now, began)
+            connection.tx_rate, connection.rx_rate = before.rates(int(event.conn, 16), sent, received, now, began)
         return connection
 
 
-_NOTHING: Counts = (0, 0, 0)
 _OUTCOMES = {Close: "closed", Failed: "failed"}
 
 

@@ -98,11 +98,12 @@ class Tracer:
         self._stopping = False
         self._detached = False
         self._handed = 0
-        self._queue: deque[Event] = deque()
+        self._batch: deque[Event] = deque()  # what an iteration has read and not given out yet
         self._waiting: Waiting | None = None
         self._listing: Listing | None = None
         self._snapshots: Snapshots | None = None
         self._json: Json | None = None
+        self._turn = threading.RLock()  # of who reads: held while it waits for events
         self._lock = threading.RLock()
         Imports(
             "pytracecon.reader",
@@ -170,7 +171,7 @@ class Tracer:
     @property
     def stopped(self) -> bool:
         """stop() was called, and everything up to then was handed over."""
-        return self._detached and not self._queue
+        return self._detached and not self._batch and not self._waiting
 
     def _use(self) -> Reader:
         if os.getpid() != self._pid:
@@ -181,7 +182,7 @@ class Tracer:
 
     def read(self, timeout: float | None = None) -> list[Event]:
         """One batch, in the kernel's order. [] after `timeout` seconds without an event, or when stopped."""
-        with self._lock:
+        with self._turn:
             events = self._read(self._events, timeout)
             self._handed += len(events)
             return events
@@ -190,11 +191,12 @@ class Tracer:
         """What `read` would return, as the lines of `--format json`, at a fraction of its cost."""
         from pytracecon.json_lines import Json, joined  # noqa: PLC0415 - for those who want JSON
 
-        with self._lock:
-            if self._json is None:
-                self._json = Json(self._names, self._shown, self._owners, self._translations)
-                if self._snapshots is not None:
-                    self._json.note = self._snapshots.note
+        with self._turn:
+            with self._lock:
+                if self._json is None:
+                    self._json = Json(self._names, self._shown, self._owners, self._translations)
+                    if self._snapshots is not None:
+                        self._json.note = self._snapshots.note
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
@@ -204,8 +206,7 @@ class Tracer:
 
         Each of these is told once, if `close` and `failed` are among the tracer's events. At most `limit` rows; None
         for all. InvalidValue if that is no number; a leaf of `pytracecon.errors` where this kernel cannot do it.
-        Events that are read on the way are kept for who iterates, 65,536 of them. While another thread waits for
-        events, so does this.
+        Events that are read on the way are kept for who iterates, 65,536 of them. Another thread may do that.
         """
         from pytracecon.clock import wall_offset  # noqa: PLC0415 - imported meanwhile
         from pytracecon.snapshots import check  # noqa: PLC0415 - for those who take them
@@ -219,6 +220,8 @@ class Tracer:
             now = time.monotonic_ns()
             rows = listing.rows()
             waiting.add(reader.take_until(time.monotonic_ns(), self._events))
+            if waiting:
+                reader.wake()
             return snapshots.take(rows, now, wall_offset(), limit)
 
     def _ready_for_snapshots(self, reader: Reader) -> tuple[Snapshots, Listing, Waiting]:
@@ -229,7 +232,7 @@ class Tracer:
 
         if self._snapshots is None or self._listing is None or self._waiting is None:
             self._listing = Listing(self._loaded, self.filters, loader.object_image())
-            self._queue = self._waiting = Waiting(self._queue)
+            self._waiting = Waiting()
             self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
             self._snapshots = Snapshots(self._names, self._owners, self._translations, _fits(self.filters))
             self._events.note = self._snapshots.note
@@ -240,20 +243,27 @@ class Tracer:
     def _read(self, form: Form[T], timeout: float | None) -> list[T]:
         reader = self._use()
         deadline = None if timeout is None else time.monotonic() + timeout
-        taken = form.events(self._pending())
+        taken = self._pending(form)
         while not taken and not self._detached:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if reader.drained and not self._stopping and left != 0:
                 reader.wait(left)
-            taken = self._take(reader, form)
+            with self._lock:
+                taken = self._pending(form) + self._take(reader, form)
             if left == 0:
                 break
         return taken
 
-    def _pending(self) -> list[Event]:
-        events = list(self._queue)
-        self._queue.clear()
-        return events
+    def _pending(self, form: Form[T]) -> list[T]:
+        """What was read already."""
+        if not self._batch and not self._waiting:
+            return []
+        with self._lock:
+            events = [*self._batch, *(self._waiting or ())]
+            self._batch.clear()
+            if self._waiting is not None:
+                self._waiting.clear()
+            return form.events(events)
 
     def _take(self, reader: Reader, form: Form[T]) -> list[T]:
         if not self._stopping:
@@ -266,20 +276,20 @@ class Tracer:
         return self
 
     def __next__(self) -> Event:
-        if not self._queue:
+        if not self._batch:
             self._use()
             events = self.read()
             if not events:
                 raise StopIteration
             self._handed -= len(events)
-            self._queue.extend(events)
+            self._batch.extend(events)
         self._handed += 1
-        return self._queue.popleft()
+        return self._batch.popleft()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         reader = self._use()
         while not self.stopped:
-            if not self._queue:
+            if not self._batch and not self._waiting:
                 await _rest(reader, lambda: self._stopping)
             for event in self.read(timeout=0):
                 yield event
@@ -296,7 +306,7 @@ class Tracer:
             return
         self._stopping = True
         self._reader.wake()
-        with self._lock:
+        with self._turn, self._lock:
             if self._closed:
                 return
             self._final = self.stats
@@ -371,6 +381,7 @@ async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
     finally:
         loop.remove_reader(reader.epoll.fileno())
         reader.rest(AWAKE)
+        reader.calm()
 
 
 _living: weakref.WeakSet[Tracer] = weakref.WeakSet()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pytracecon.events import Event, Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["MOST", "Waiting"]
 
@@ -18,8 +18,8 @@ MOST: Final = 65_536
 class Waiting(deque[Event]):
     """What nobody takes is dropped when there are `MOST`, and a `lost` event stands in its place."""
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        super().__init__(events)
+    def __init__(self) -> None:
+        super().__init__()
         self.lost = 0
         """Events dropped. Losses that were told among them are told still."""
         self._losses: dict[str, Lost] = {}

@@ -186,6 +186,7 @@ def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:
         "map": stats.lost_map,
         "names": stats.lost_names,
         "probe": stats.lost_probe,
+        "queue": stats.lost_queue,
         "output": output,
     }
     parts = [f"{name} {count}" for name, count in where.items() if count]
@@ -197,7 +198,9 @@ def identity(stats: Stats, written: int, *, output: int, unread: int, left_out: 
     """The sums that always come out. `handed` counts `lost` events too, which nobody delivered."""
     parts = {"written": written, "lost by the output": output, "after the reader left": unread, "not shown": left_out}
     said = " + ".join(f"{count} {name}" for name, count in parts.items() if count or name == "written")
-    others = f" ({stats.left_out} not wanted after all)" if stats.left_out else ""
+    elsewhere = {"not wanted after all": stats.left_out, "dropped by snapshots": stats.lost_queue}
+    told = ", ".join(f"{count} {name}" for name, count in elsewhere.items() if count)
+    others = f" ({told})" if told else ""
     return (
         f"{stats.wanted} events wanted = {stats.delivered} delivered{others} + {stats.lost_ring} lost in the ring; "
         f"{stats.handed} events handed over = {said}"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pytracecon import existing, loader
+from pytracecon import existing, listing, loader
 from pytracecon.errors import PytraceconError
 from pytracecon.filters import Filters
 from pytracecon.probes import NEEDS, WATCHED, Candidate, Need, Probe
@@ -44,8 +44,9 @@ def try_all(filters: Filters) -> tuple[list[NeedReport], PytraceconError | None]
     # else is recorded meanwhile.
     filters = replace(filters, pids=(os.getpid(),), events=filters.events | WATCHED)
     try:
-        with contextlib.closing(loader.load(filters)) as loaded:
+        with contextlib.closing(loader.load(filters, also=("snapshot",))) as loaded:
             existing.read_existing(loaded)
+            listing.try_rows(loaded)
             probes = loaded.probes
     except PytraceconError as error:
         problem = error

@@ -195,6 +195,7 @@ def test_a_rung_works_where_the_doctor_says_so(told: Any, rung: str) -> None:
 
 def test_it_names_the_probes_that_a_tracer_takes(told: Any) -> None:
     with Tracer(**EVERYTHING) as tracer:
+        tracer.snapshot()
         taken = [probe for probe in tracer.probes if probe.attached]
     assert told["ok"]
     for need in told["needs"]:
