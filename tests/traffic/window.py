@@ -16,6 +16,7 @@ from typing import Any
 import pyte
 
 from traffic.actor import DEADLINE
+from traffic.peers import TOP
 
 ENTERS, LEAVES = b"\x1b[?1049h", b"\x1b[?1049l"
 """The alternate screen: what a program draws there is gone when it leaves."""
@@ -40,6 +41,7 @@ class Window:
             stdout=self._slave,
             stderr=self._slave,
             env=own | environment,
+            cwd=TOP,
         )
 
     def settings(self) -> list[Any]:
@@ -85,6 +87,13 @@ class Window:
         while self.read(0):
             pass
         return self.process.returncode
+
+    def stall(self) -> None:
+        """From now on it takes nothing, as when somebody types Ctrl-S, or the line is down."""
+        termios.tcflow(self._slave, termios.TCOOFF)
+
+    def resume(self) -> None:
+        termios.tcflow(self._slave, termios.TCOON)
 
     def hang_up(self) -> None:
         """As when a window is closed."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from textual.events import Key, Paste
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from pytracecon.connections import Connection
 from pytracecon.errors import UnsupportedKernel
@@ -18,11 +19,13 @@ from pytracecon.snapshots import Snapshot
 from pytracecon.text import width
 from pytracecon.top.app import Top
 from pytracecon.top.columns import Glyphs
-from pytracecon.top.frame import text_of
 from pytracecon.top.view import View
 from unit.snapshots import SECOND, Played, conn, connection, established, failed, snapshot
 
 Script = Callable[["Driven"], Awaitable[None]]
+
+
+NGINX: dict[str, Any] = {"pid": 200, "comm": "nginx", "direction": "in"}
 
 
 def hosts_of_all_kinds(rate: float = 1.0, at: float = 1) -> Snapshot:
@@ -30,12 +33,12 @@ def hosts_of_all_kinds(rate: float = 1.0, at: float = 1) -> Snapshot:
     return snapshot(
         connection(1, host="www.example.com", tx_rate=100 * rate, rx_rate=5000 * rate, tx_bytes=900, rx_bytes=70_000),
         connection(2, host="www.example.com", tx_rate=30 * rate, rtt_ns=30_000_000),
-        connection(3, pid=200, comm="nginx", direction="in", remote_addr="10.0.0.9", remote_port=5000, tx_rate=4e6 * rate),
-        connection(4, pid=200, comm="nginx", direction="in", remote_addr="2001:db8::9", remote_port=5001),
+        connection(3, **NGINX, remote_addr="10.0.0.9", remote_port=80, tx_rate=4e6 * rate),
+        connection(4, **NGINX, remote_addr="2001:db8::9", remote_port=5001),
         connection(5, pid=300, comm="resolver", proto="udp", remote_port=53, state=None, rtt_ns=None, rx_rate=9.0),
         connection(6, pid=200, comm="nginx", outcome="listening", state="LISTEN", remote_addr=None, remote_port=None),
         at=at,
-    )  # fmt: skip
+    )
 
 
 FIRST = snapshot(at=0, elapsed=None), ()
@@ -122,7 +125,7 @@ def test_connections_say_whom_they_lead_to() -> None:
         lines = await top.press("c")
         assert lines[1:7] == [
             "PROCESS  REMOTE          STATE    OUT/s▼       IN/s▼        OUT    IN RTTms  RTX",
-            "nginx    ← 10.0.0.9:5000 estab    4.00M     █     0           0     0  1.00    0",
+            "nginx    ← 10.0.0.9:80   estab    4.00M     █     0           0     0  1.00    0",
             "curl     → …mple.com:443 estab      100     █ 5.00k     █   900 70.0k  1.00    0",
             "curl     → …mple.com:443 estab       30     █     0           0     0 30.00    0",
             "resolver → 10.0.0.7:53   udp          0           9     █     0     0          0",
@@ -526,7 +529,12 @@ def test_only_lines_that_changed_are_drawn_again() -> None:
         drawn: list[int] = []
         panel = top.app._panel
         render = panel.render_line
-        panel.render_line = lambda y: (drawn.append(y), render(y))[1]  # type: ignore[method-assign]
+
+        def rendered(y: int) -> Strip:
+            drawn.append(y)
+            return render(y)
+
+        panel.render_line = rendered  # type: ignore[method-assign]
         before = await top.show(snapshot(*hosts(1.0), at=2))
         drawn.clear()
         after = await top.show(snapshot(*hosts(2.0), at=3))

@@ -146,14 +146,14 @@ def test_a_process_of_which_only_failures_are_told_has_a_row() -> None:
 
 def test_rates_are_remembered_for_connections_processes_and_hosts() -> None:
     board = after_a_first_one()
-    for rate in (1.0, 0.0, 3.0):
-        picture = board.take(snapshot(connection(1, tx_rate=rate, rx_rate=2 * rate)), [])
+    for rate in (1.0, 0.0):
+        board.take(snapshot(connection(1, tx_rate=rate, rx_rate=2 * rate)), [])
+    picture = board.take(snapshot(connection(1, tx_rate=3.0, rx_rate=6.0)), [])
     for key in (conn(1), ("process", 100), ("host", "10.0.0.7")):
         assert picture.rates(key) == [(0.0, 0.0), (1.0, 2.0), (0.0, 0.0), (3.0, 6.0)]
     assert len(board.take(snapshot(), []).history) == 5
-    for _ in range(HISTORY):
-        picture = board.take(snapshot(), [])
-    assert len(picture.history) == HISTORY
+    lengths = {len(board.take(snapshot(), []).history) for _ in range(HISTORY)}
+    assert max(lengths) == HISTORY
 
 
 def test_an_earlier_picture_stays_as_it_was() -> None:
