@@ -23,14 +23,16 @@ enum kind {
 	KIND_STATE = 7,
 	KIND_RETRANSMIT = 8,
 	KIND_RESET = 9,
-	KIND_LOOKUP = 10,      /* a call to a libc's resolver returned */
-	KIND_MESSAGE = 11,     /* a DNS message, or a part of one */
-	KIND_HELLO = 12,       /* the first bytes of a connection that look like TLS */
-	KIND_PROGRAM = 13,     /* a program started that may use another libc */
-	KIND_IMAGE = 14,       /* a program started: its path and arguments */
-	KIND_PROCESS = 15,     /* a process that other records refer to */
-	KIND_GROUP = 16,       /* a cgroup was made */
-	KIND_TRANSLATION = 17, /* who is asked for and who answers are not the same */
+	KIND_FLOW = 10,
+	KIND_LOOKUP = 11,      /* a call to a libc's resolver returned */
+	KIND_MESSAGE = 12,     /* a DNS message, or a part of one */
+	KIND_HELLO = 13,       /* the first bytes of a connection that look like TLS */
+	KIND_PROGRAM = 14,     /* a program started that may use another libc */
+	KIND_IMAGE = 15,       /* a program started: its path and arguments */
+	KIND_PROCESS = 16,     /* a process that other records refer to */
+	KIND_GROUP = 17,       /* a cgroup was made */
+	KIND_TRANSLATION = 18, /* who is asked for and who answers are not the same */
+	KIND_BEGINNING = 19,   /* a UDP conversation's first datagram: the name that it has by then is its name */
 };
 
 enum protocol { PROTO_TCP = 1, PROTO_MPTCP = 2, PROTO_UDP = 3 };
@@ -43,6 +45,8 @@ enum owner_source {
 	OWNER_ACCEPT = 2,
 	OWNER_LISTEN = 3,
 	OWNER_EXISTING = 4,
+	OWNER_SEND = 5,
+	OWNER_RECEIVE = 6,
 };
 
 enum conn_flags {
@@ -59,7 +63,14 @@ enum ended {
 	ENDED_LOCAL_RESET = 3,
 	ENDED_REMOTE_RESET = 4,
 	ENDED_TIMEOUT = 5,
+	/* Of UDP conversations: */
+	ENDED_IDLE = 6,
+	ENDED_CLOSED = 7,
+	ENDED_OWNER_GONE = 8,
+	ENDED_STOPPED = 9, /* tracing has */
 };
+
+enum app { APP_UNKNOWN = 0, APP_QUIC = 1 };
 
 struct header {
 	__u64 time;
@@ -205,6 +216,26 @@ struct reset_event {
 	__u8 sent; /* else received */
 	__u8 state;
 	__u8 reserved[6];
+};
+
+/* A UDP conversation is over: what one process sent over one socket to one address, and received from it. */
+struct flow_event {
+	struct header header;
+	struct conn conn;
+	__u64 duration; /* from its first datagram to its last */
+	__u64 idle;     /* since that */
+	__u64 tx_bytes;
+	__u64 rx_bytes;
+	__u64 tx_packets;
+	__u64 rx_packets;
+	__u8 ended;
+	__u8 app; /* enum app */
+	__u8 reserved[6];
+};
+
+struct beginning_event {
+	struct header header;
+	struct conn conn;
 };
 
 /* Who asked for a name. */

@@ -9,8 +9,7 @@
 static __always_inline bool begin_found(struct sock_state *fresh, const struct sock *sk, struct task_struct *task,
 					__u8 protocol, int tcp_state, __u8 flag)
 {
-	begin(fresh, sk, protocol,
-	      tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
+	begin(fresh, sk, protocol, tcp_state == STATE_SYN_SENT ? DIRECTION_OUT : direction_of(sk, protocol, tcp_state));
 	fresh->conn.flags |= flag;
 	fresh->phase = PHASE_MATCHED;
 	if (tcp_state == STATE_SYN_SENT)

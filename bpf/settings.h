@@ -65,6 +65,12 @@ enum resting { READER_AWAKE = 0, READER_NAPS = 1, READER_ASLEEP = 2 };
 struct shared {
 	__u32 resting; /* enum resting */
 	__u32 forgot;  /* some connection did not fit into the map: "unknown" no longer means "older" */
+	/* Of UDP conversations, for who sweeps their table: */
+	__u64 idle;          /* written by user space: nanoseconds without a datagram that end one */
+	__u32 stopping;      /* the same: all of them end */
+	__u32 sweep;         /* some ended, or the table is nearly full: it is time */
+	__u32 conversations; /* how many there are, nearly */
+	__u32 left;          /* some that ended are still there, as the ring has no room */
 };
 
 #endif

@@ -8,6 +8,7 @@ typedef __u32 u32;
 typedef __u64 u64;
 typedef __kernel_uid32_t uid_t;
 typedef __u8 u8;
+typedef unsigned int sk_buff_data_t;
 typedef __u16 u16;
 typedef unsigned short __kernel_sa_family_t;
 typedef __kernel_sa_family_t sa_family_t;
@@ -249,16 +250,30 @@ struct signal_struct {
 	atomic_t live;
 };
 
+typedef struct refcount_struct refcount_t;
+
 struct sk_buff {
 	char cb[48];
 	unsigned int len;
+	__u8 cloned : 1;
+	union {
+		struct {
+			__u16 transport_header;
+			__u16 network_header;
+		};
+	};
+	sk_buff_data_t end;
+	unsigned char *head;
+	refcount_t users;
+};
+
+struct skb_shared_info {
+	unsigned short gso_segs;
 };
 
 typedef struct {
 	int owned;
 } socket_lock_t;
-
-typedef struct refcount_struct refcount_t;
 
 struct sock {
 	struct sock_common __sk_common;
@@ -291,6 +306,7 @@ struct sockaddr_in6 {
 };
 
 struct socket {
+	struct file *file;
 	struct sock *sk;
 };
 

@@ -19,6 +19,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Reset,
     Retransmit,
     State,
@@ -35,8 +36,20 @@ if TYPE_CHECKING:
 
 PROTOCOLS = (None, "tcp", "mptcp", "udp")
 DIRECTIONS = ("unknown", "out", "in")
-OWNERS = (None, "connect", "accept", "listen", "existing")
-ENDED = (None, "local_close", "remote_close", "local_reset", "remote_reset", "timeout")
+OWNERS = (None, "connect", "accept", "listen", "existing", "send", "receive")
+ENDED = (
+    None,
+    "local_close",
+    "remote_close",
+    "local_reset",
+    "remote_reset",
+    "timeout",
+    "idle",
+    "closed",
+    "owner_gone",
+    "stopped",
+)
+APPS = (None, "quic")
 STATES = (
     None,
     "ESTABLISHED",
@@ -200,6 +213,11 @@ def _reset(tail: list[Any], _proto: str | None, _flags: int, _direction: str) ->
     return bool(sent), STATES[state]
 
 
+def _flow(tail: list[Any], _proto: str | None, _flags: int, _direction: str) -> Tail:
+    duration, _idle, tx_bytes, rx_bytes, tx_packets, rx_packets, ended, app = tail
+    return tx_bytes, rx_bytes, tx_packets, rx_packets, duration, ENDED[ended], APPS[app]
+
+
 def _fastopen(flags: int) -> bool | None:
     return True if flags & wire.FASTOPEN else None
 
@@ -219,11 +237,14 @@ _EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], st
     "state": (State, _state),
     "retransmit": (Retransmit, _retransmit),
     "reset": (Reset, _reset),
+    "flow": (Flow, _flow),
 }
 _TABLE = {
     wire.KINDS[name]: (wire.layout(_PARTS, wire.RECORDS[f"{name}_event"]).unpack_from, event, rest)
     for name, (event, rest) in _EVENTS.items()
 }
+
+_BEGINNING = wire.layout(_PARTS).unpack_from
 
 
 OWNER_KINDS = frozenset(wire.OWNER_KINDS.values())
@@ -239,14 +260,27 @@ def _began(kind: int, time: int, tail: list[Any]) -> int | None:
     if kind == _CLOSE:
         duration, handshake, *_ = tail
         return time - duration - handshake if duration else None
+    if kind == _FLOW:
+        duration, idle, *_ = tail
+        return int(time - duration - idle)
     return time - tail[0] if kind in _WITH_LATENCY else time
 
 
 _CLOSE, _FAILED = wire.KINDS["close"], wire.KINDS["failed"]
 _WITH_LATENCY = (wire.KINDS["established"], _FAILED)
-_OVER = (_CLOSE, _FAILED)
+_FLOW = wire.KINDS["flow"]
+_OVER = (_CLOSE, _FAILED, _FLOW)
 _STATE, _SYN_SENT = wire.KINDS["state"], STATES.index("SYN_SENT")
 _WATCHED = (_STATE, wire.KINDS["retransmit"], wire.KINDS["reset"])
+
+
+def _begin(names: Joiner, batch: bytes | memoryview, at: int) -> None:
+    """The name that a UDP conversation has is the one that its remote has now."""
+    time, number, _, process, _, remote, _, _, names_of = _BEGINNING(batch, at)
+    if remote in names.addresses:
+        _, direction, _, _, _, (_, cgroup, pid, born) = _who(process, names_of)
+        if direction == "out":
+            names.begin(number, (pid, born), cgroup, remote, time)
 
 
 def decode(
@@ -279,6 +313,11 @@ def decode(
         if kind == wire.TRANSLATION_KIND:
             if translations is not None:
                 translations.take(batch, at)
+            at += batch[at + wire.WORDS_OFFSET] << 3
+            continue
+        if kind == wire.BEGINNING_KIND:
+            if names is not None:
+                _begin(names, batch, at)
             at += batch[at + wire.WORDS_OFFSET] << 3
             continue
         unpack, event, rest = _TABLE[kind]

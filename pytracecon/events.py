@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "Existing",
     "Failed",
+    "Flow",
     "Lookup",
     "Lost",
     "Process",
@@ -258,6 +259,26 @@ class Reset(ConnectionEvent):
 
     sent: bool | None = None
     state: str | None = None
+
+
+@dataclass(slots=True)
+class Flow(ConnectionEvent):
+    """A UDP conversation is over: what a process and one address sent each other over one socket, by now.
+
+    Sent is what left the socket, received what was handed to the process. `duration_ns` runs from its first datagram to
+    its last. `ended`: `idle`, `closed` (the socket was), `owner_gone`, or `stopped` (the tracer was). `app` is `quic`,
+    where that was seen.
+    """
+
+    event: ClassVar[str] = "flow"
+
+    tx_bytes: int | None = None
+    rx_bytes: int | None = None
+    tx_packets: int | None = None
+    rx_packets: int | None = None
+    duration_ns: int | None = None
+    ended: str | None = None
+    app: str | None = None
 
 
 @dataclass(slots=True)

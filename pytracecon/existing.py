@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytracecon import settings
 from pytracecon.errors import PytraceconError
-from pytracecon.iterators import EXHAUSTED, output
+from pytracecon.iterators import EXHAUSTED, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,7 @@ def read_existing(loaded: Loaded) -> PytraceconError | None:
     for place, probe in enumerate(loaded.probes):
         if probe.need == "existing" and probe.attached:
             try:
-                for _ in output(loaded.object.programs[probe.name]):
-                    pass
+                run(loaded.object.programs[probe.name])
             except PytraceconError as refused:
                 if isinstance(refused, OSError) and refused.errno in EXHAUSTED:
                     raise

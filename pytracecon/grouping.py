@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pytracecon.events import Close, Event
+from pytracecon.events import Close, Event, Flow
 
 __all__ = ["MEASURES", "MOST_GROUPS", "PERCENTILES", "Count", "Group", "Groups", "Latencies", "Value"]
 
@@ -90,7 +90,7 @@ class Group:
 
     def add(self, event: Event) -> None:
         self.events += 1
-        if isinstance(event, Close):
+        if isinstance(event, (Close, Flow)):
             self.tx_bytes = _sum(self.tx_bytes, event.tx_bytes)
             self.rx_bytes = _sum(self.rx_bytes, event.rx_bytes)
         latency = getattr(event, "latency_ns", None)

@@ -35,6 +35,12 @@ def output(program: Program, link_info: bytes | None = None) -> Iterator[bytes]:
         raise UnsupportedKernel(f"running BPF iterator {program.name} failed: {error.strerror}") from error
 
 
+def run(program: Program, link_info: bytes | None = None) -> None:
+    """The same for what writes nothing."""
+    for _ in output(program, link_info):
+        pass
+
+
 def _read(handle: int) -> Iterator[bytes]:
     while True:
         try:

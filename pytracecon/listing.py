@@ -32,12 +32,17 @@ class Listing:
         except PytraceconError as refused:
             _note(loaded, refused)
             raise
-        _note(loaded, None)
         loaded.later.append(self._object)
+        self._loaded = loaded
+        _note(loaded, None)
 
     def rows(self) -> bytes:
         """A struct row for each socket that is open now."""
-        return _rows(self._object)
+        try:
+            return _rows(self._object)
+        except PytraceconError as refused:
+            _note(self._loaded, refused)
+            raise
 
 
 def try_rows(loaded: Loaded) -> PytraceconError | None:

@@ -217,7 +217,8 @@ def _attempt(
     workers = {
         name: candidate.worker for name, candidate in chosen.items() if candidate is not None and candidate.worker
     }
-    names = {name for group in wanted.values() for name in group}.union(workers.values())
+    later = {name for candidate in chosen.values() if candidate is not None for name in candidate.loaded}
+    names = {name for group in wanted.values() for name in group}.union(workers.values(), later)
     with contextlib.ExitStack() as on_failure:
         opened = on_failure.enter_context(lib.open_object(image, btf=filters.btf))
         if not Path(_libbpf.KERNEL_BTF).exists() and _refuse_btf_kinds(opened, names, trial):
@@ -279,6 +280,11 @@ def _prepare(opened: _libbpf.Object, filters: Filters, chosen: dict[str, Candida
     opened.maps["ring"].max_entries = filters.ring_size
     opened.maps["socks"].max_entries = filters.max_connections
     opened.maps["watched"].max_entries = filters.max_connections if chosen.get("transitions") else 1
+    for name in ("conversations", "datagram_sockets"):
+        opened.maps[name].max_entries = filters.max_connections if chosen.get("udp sent") else 1
+    if not chosen.get("udp sent"):
+        for name in ("left_out", "told_addresses", "ended_owners"):
+            opened.maps[name].max_entries = 1
     opened.maps["counters"].max_entries = opened.lib.num_possible_cpus()
     if not filters.children:
         opened.maps["filter_values"].max_entries = len(list(settings.members(filters))) or 1

@@ -25,7 +25,8 @@ RUNGS = ("fentry", "kprobe", "tracepoint")
 class Candidate:
     """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
 
-    `worker` is loaded only: two of the programs call it, so that one works when the kernel skips the other.
+    `loaded` are for whoever runs them later. `worker` is
+    loaded only: two of the programs call it, so that one works when the kernel skips the other.
     """
 
     rung: str
@@ -34,11 +35,13 @@ class Candidate:
     either: tuple[str, ...] = ()
     attempt_hook: int = wire.ATTEMPT_UNSEEN
     worker: str | None = None
+    loaded: tuple[str, ...] = ()
 
     @property
     def required(self) -> tuple[str, ...]:
         """What must load."""
-        return self.programs if self.worker is None else (*self.programs, self.worker)
+        worker = () if self.worker is None else (self.worker,)
+        return (*self.programs, *self.loaded, *worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,10 @@ def _of_states(filters: Filters) -> bool:
 def _later(_filters: Filters) -> bool:
     """Loaded when somebody asks for it: see `pytracecon.listing`."""
     return False
+
+
+def _of_flows(filters: Filters) -> bool:
+    return "flow" in filters.events
 
 
 WATCHED = frozenset({"state", "retransmit", "reset"})
@@ -198,6 +205,33 @@ NEEDS = (
         (Candidate("tracepoint", ("fork_btf", "exit_btf")), Candidate("tracepoint", ("fork_raw", "exit_raw"))),
         "--children follows nobody, and a process id that is given to another process passes the filter",
         wanted=_of_processes,
+    ),
+    Need(
+        "udp sent",
+        (
+            Candidate(
+                "tracepoint",
+                ("datagram_sent", "datagram_socket_released"),
+                ("datagram_to_v4", "datagram_to_v6"),
+                either=("datagram_owner_btf", "datagram_owner_raw"),
+                loaded=("sweep",),
+            ),
+        ),
+        "no flow events: UDP has no counters of its own",
+        wanted=_of_flows,
+    ),
+    Need(
+        "udp received",
+        (
+            Candidate("fentry", ("datagram_taken_fentry",)),
+            Candidate("kprobe", ("datagram_taken_kprobe",)),
+            *(
+                Candidate("tracepoint", (f"datagram_received_{kind}",), ("datagram_from_v4", "datagram_from_v6"))
+                for kind in ("btf", "raw")
+            ),
+        ),
+        "flow events tell what was sent, and nothing of what was received",
+        wanted=_of_flows,
     ),
     Need(
         "services",

@@ -14,6 +14,7 @@ from pytracecon.clock import SECOND, wall_offset
 from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
 from pytracecon.ring import Ring, SharedPages
+from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
     from pytracecon._libbpf import Program
@@ -98,13 +99,14 @@ class Events:
 class Reader:
     """One per tracer. What it has counted never falls: records read, and those that it knows to be lost."""
 
-    def __init__(self, loaded: Loaded, names: Joiner | None, libcs: LibcUprobes | None) -> None:
+    def __init__(self, loaded: Loaded, names: Joiner | None, libcs: LibcUprobes | None, idle_ns: int) -> None:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
         self._alone: list[Program] = loaded.alone
         self._names = names
         self._libcs = libcs
+        self._sweep = sweep_of(loaded, self._pages, idle_ns)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
@@ -173,8 +175,9 @@ class Reader:
         self.drained = self._ring.unread() == 0
         if self.drained:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
-            if self._libcs is not None:
-                self._libcs.look()
+            for each in (self._libcs, self._sweep):
+                if each is not None:
+                    each.look()
         return taken
 
     def take_until(self, time_ns: int, form: Form[T]) -> list[T]:
@@ -201,7 +204,7 @@ class Reader:
 
     def until_due(self, timeout: float | None) -> float | None:
         """`timeout`, or less if something has to be done before although nothing happens."""
-        deadlines = [each.deadline for each in (self._names, self._libcs) if each is not None]
+        deadlines = [each.deadline for each in (self._names, self._libcs, self._sweep) if each is not None]
         due = [deadline for deadline in deadlines if deadline is not None]
         if not due:
             return timeout
@@ -279,10 +282,14 @@ class Reader:
         """After detaching: everything that is still in the ring, until the books are closed."""
         taken: list[T] = []
         deadline = time.monotonic() + _SETTLED_WITHIN
+        if self._sweep is not None:
+            self._sweep.stop()
         while True:
             before = self._ring.unread()
             taken += self.take(form)
-            if self.drained and self.wanted == self.delivered + self.lost_ring:
+            if self._sweep is not None and self._sweep.unfinished:
+                deadline = time.monotonic() + _SETTLED_WITHIN
+            elif self.drained and self.wanted == self.delivered + self.lost_ring:
                 break
             if self._ring.unread() < before:  # however long reading all takes
                 deadline = time.monotonic() + _SETTLED_WITHIN

@@ -90,6 +90,16 @@ class SharedPages:
         """`wire.AWAKE`, `NAPS` or `ASLEEP`: when shall the kernel side wake the reader?"""
         self._resting[0] = how
 
+    def get(self, name: str) -> int:
+        """What a field of the page that both sides write has now."""
+        form, at = _FIELDS[name]
+        (value,) = form.unpack_from(self._shared, at)
+        return int(value)
+
+    def set(self, name: str, value: int) -> None:
+        form, at = _FIELDS[name]
+        form.pack_into(self._shared, at, value)
+
     def column(self, name: str) -> list[int]:
         """One counter, a value a CPU."""
         return self._words[_COLUMNS[name] :: _COUNTER_WORDS].tolist()
@@ -101,4 +111,9 @@ class SharedPages:
         self._shared.close()
 
 
+_FIELDS = {
+    name: (wire.layout((field,)), wire.layout(wire.SHARED[:position]).size)
+    for position, field in enumerate(wire.SHARED)
+    for name in field[:1]
+}
 _COLUMNS = {name: position for position, (name, _) in enumerate(wire.COUNTERS)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytracecon import wire
 from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
-from pytracecon.decode import DIRECTIONS, OWNERS, PROTOCOLS, STATES, address, name
+from pytracecon.decode import APPS, DIRECTIONS, OWNERS, PROTOCOLS, STATES, address, name
 
 if TYPE_CHECKING:
     from pytracecon.events import Process
@@ -31,8 +31,6 @@ Counts = tuple[int, int, int]
 
 Rates = tuple[float | None, float | None]
 _NO_RATES: Rates = (None, None)
-
-APPS: tuple[str | None, ...] = (None,)
 
 _AT = [field for field, _ in wire.CONN].index
 _PROCESS = wire.layout(wire.CONN[_AT("cgroup") : _AT("netns")])

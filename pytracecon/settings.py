@@ -30,7 +30,9 @@ def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
     return wire.layout(wire.SETTINGS).pack(
         filters.min_latency_ns,
         _bits(filters),
-        sum(1 << wire.KINDS[name] for name in delivered(filters)) | filters.processes << wire.OWNER_KINDS["process"],
+        sum(1 << wire.KINDS[name] for name in delivered(filters))
+        | filters.processes << wire.OWNER_KINDS["process"]
+        | (filters.names and "flow" in filters.events) << wire.BEGINNING_KIND,
         filters.ring_size // WAKE_SHARE,
         filters.family or 0,
         DIRECTIONS[direction],
@@ -44,7 +46,7 @@ def delivered(filters: Filters) -> frozenset[str]:
     events = filters.events - {"lookup"}
     if filters.min_latency_ns:
         # Only an outbound handshake has a latency; what has none is not slower than anything.
-        events -= {"connect", "accept", "existing", *WATCHED}
+        events -= {"connect", "accept", "existing", "flow", *WATCHED}
     if filters.names and events & {"close", *WATCHED} and not events & {"connect", "established"}:
         # Later a connection's name may be long forgotten, or be a younger one: it is looked up at the beginning.
         events |= {"connect"}

@@ -122,7 +122,7 @@ class Tracer:
             self._shown = _shown(self.filters)
             self._translations = Translations(address)
             self._events: Events = Events(self._names, self._shown, self._owners, self._translations)
-            self._reader: Reader = Reader(self._loaded, self._names, self._loaded.libcs)
+            self._reader: Reader = Reader(self._loaded, self._names, self._loaded.libcs, self.filters.udp_idle_ns)
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)

@@ -95,6 +95,17 @@ RECORDS: Final[dict[str, tuple[Field, ...]]] = {
     "state_event": (("in_old", "Q"), ("error", "H"), ("from", "B"), ("to", "B"), ("reserved", "4x")),
     "retransmit_event": (("segments", "I"), ("segment", "B"), ("state", "B"), ("reserved", "2x")),
     "reset_event": (("sent", "B"), ("state", "B"), ("reserved", "6x")),
+    "flow_event": (
+        ("duration", "Q"),
+        ("idle", "Q"),
+        ("tx_bytes", "Q"),
+        ("rx_bytes", "Q"),
+        ("tx_packets", "Q"),
+        ("rx_packets", "Q"),
+        ("ended", "B"),
+        ("app", "B"),
+        ("reserved", "6x"),
+    ),
 }
 """What each kind of event has behind header and conn; a nested struct's members stand in a row."""
 
@@ -171,9 +182,10 @@ KINDS: Final[dict[str, int]] = {
     "state": 7,
     "retransmit": 8,
     "reset": 9,
+    "flow": 10,
 }
-NAME_KINDS: Final[dict[str, int]] = {"lookup": 10, "message": 11, "hello": 12, "program": 13}
-OWNER_KINDS: Final[dict[str, int]] = {"image": 14, "process": 15, "group": 16}
+NAME_KINDS: Final[dict[str, int]] = {"lookup": 11, "message": 12, "hello": 13, "program": 14}
+OWNER_KINDS: Final[dict[str, int]] = {"image": 15, "process": 16, "group": 17}
 
 TRANSLATION: Final[tuple[Field, ...]] = (
     ("client", "16s"),
@@ -187,7 +199,9 @@ TRANSLATION: Final[tuple[Field, ...]] = (
     ("transport", "B"),
     ("reserved", "4x"),
 )
-TRANSLATION_KIND: Final = 17
+TRANSLATION_KIND: Final = 18
+BEGINNING_KIND: Final = 19
+"""Of a UDP conversation: header and conn."""
 
 COUNTERS: Final[tuple[Field, ...]] = (
     ("wanted", "Q"),
@@ -200,6 +214,16 @@ COUNTERS: Final[tuple[Field, ...]] = (
     ("unseen", "Q"),
     ("unseen_at", "Q"),
     ("ids", "Q"),
+)
+
+SHARED: Final[tuple[Field, ...]] = (
+    ("resting", "I"),
+    ("forgot", "I"),
+    ("idle", "Q"),
+    ("stopping", "I"),
+    ("sweep", "I"),
+    ("conversations", "I"),
+    ("left", "I"),
 )
 
 SETTINGS: Final[tuple[Field, ...]] = (

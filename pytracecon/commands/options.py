@@ -157,6 +157,7 @@ def add_tracer(parser: argparse.ArgumentParser) -> None:
         help="attach nothing for what owners are: no program, container or unit",
     )
     group.add_argument("--ring-size", metavar="SIZE", help="from 4K to 1G, a power of two; default: 8M")
+    group.add_argument("--udp-idle", metavar="S", help="silence that ends a UDP conversation; default: 30 s")
     group.add_argument("--max-connections", metavar="N", help="connections that are kept track of; default: 65536")
     group.add_argument("--probes", metavar="HOW", help="auto, fentry, kprobe or tracepoint; default: auto")
     group.add_argument("--btf", metavar="FILE", help="the kernel's types, if the kernel does not tell them")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
+from pytracecon.clock import SECOND
 from pytracecon.errors import InvalidValue
 from pytracecon.filters import files, hosts, networks, owners, places, ports, values
 from pytracecon.filters.files import PathLike
@@ -50,6 +51,7 @@ class Keywords(TypedDict, total=False):
     not_port: PortsLike | None
     not_remote: NetworksLike | None
     existing: bool
+    udp_idle: float | str
     names: bool
     reverse: bool
     processes: bool
@@ -86,6 +88,7 @@ class Filters:
     mntnsmap: str | None = None
     direction: str | None = None
     min_latency_ns: int = 0
+    udp_idle_ns: int = 30 * SECOND
     names: bool = True
     reverse: bool = False
     processes: bool = True
@@ -123,6 +126,7 @@ class Filters:
         not_port: PortsLike | None = None,
         not_remote: NetworksLike | None = None,
         existing: bool = False,
+        udp_idle: float | str = 30,
         names: bool = True,
         reverse: bool = False,
         processes: bool = True,
@@ -156,6 +160,7 @@ class Filters:
             mntnsmap=files.pinned("--mntnsmap", mntnsmap),
             direction=None if direction is None else values.choice("--direction", direction, ("out", "in")),
             min_latency_ns=values.milliseconds("--min-latency", min_latency),
+            udp_idle_ns=round(values.seconds("--udp-idle", udp_idle) * SECOND),
             names=names,
             reverse=values.flag("--reverse", reverse),
             processes=values.flag("--no-processes", processes),

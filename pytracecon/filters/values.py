@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
 
 EVENTS = ("connect", "established", "failed", "accept", "close", "lookup")
-ON_REQUEST = ("existing", "state", "retransmit", "reset")
+ON_REQUEST = ("existing", "state", "retransmit", "reset", "flow")
 """Events that are told only to those who name them."""
 
 NumberLike = int | str

@@ -286,6 +286,14 @@ class Joiner:
 
         `began` is its first SYN. Without that nothing is decided: a name may be younger than the connection.
         """
+        host = self.begin(conn, process, cgroup, remote, began)
+        if host is None:
+            self.label_by_address(event, remote)
+        else:
+            event.host, event.host_source, event.host_candidates = host
+
+    def begin(self, conn: int, process: tuple[int, int], cgroup: int, remote: bytes, began: int | None) -> Host | None:
+        """What is known of the name, remembered until the connection is over."""
         host, _ = self._hosts.get(conn, (None, remote))
         if host is None or host[2] is not None:
             host = host or (None if began is None else self._decided(process, cgroup, remote, began))
@@ -296,10 +304,7 @@ class Joiner:
                 self._hosts[conn] = host, remote
                 if len(self._hosts) > self._most:
                     self._hosts.popitem(last=False)
-        if host is None:
-            self.label_by_address(event, remote)
-        else:
-            event.host, event.host_source, event.host_candidates = host
+        return host
 
     def label_by_address(self, event: ConnectionEvent | Connection, remote: bytes) -> None:
         """With --reverse: the name that the address has, once that is known. It is asked for, and not waited for."""

@@ -16,6 +16,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Lookup,
     Lost,
     Process,
@@ -37,6 +38,7 @@ _TYPES: tuple[type[Event], ...] = (
     State,
     Retransmit,
     Reset,
+    Flow,
     Lookup,
     Lost,
 )

@@ -19,6 +19,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Lookup,
     Lost,
     Reset,
@@ -176,6 +177,9 @@ def detail(event: Event, *, narrow: bool = False) -> str:
         case Reset(sent=sent, state=state):
             way = [] if sent is None else ["sent" if sent else "received"]
             said.append(" ".join([*way, *_in(state)]))
+        case Flow(duration_ns=lasted, ended=ended, app=app):
+            said += [*_duration(lasted), *_datagrams(event), *_words(ended)]
+            said += [app.upper()] if app is not None else []
         case Lookup(latency_ns=latency, result=result):
             said += [result] if result not in ("ok", None) else []
             said += [" ".join(_duration(latency) + _source(event, narrow=narrow))]
@@ -229,6 +233,14 @@ def _totals(event: Close | Existing) -> list[str]:
     if event.rx_bytes is not None:
         said.append(f"{size(event.rx_bytes)} in")
     return said + _count(event.retransmits, "retransmit")
+
+
+def _datagrams(event: Flow) -> list[str]:
+    said = []
+    for way, octets, packets in (("out", event.tx_bytes, event.tx_packets), ("in", event.rx_bytes, event.rx_packets)):
+        if octets is not None:
+            said.append(" ".join([f"{size(octets)} {way}", *(f"({each})" for each in _count(packets, "datagram"))]))
+    return said
 
 
 def _remarks(event: ConnectionEvent) -> list[str]:

@@ -78,6 +78,16 @@ TAILS: dict[str, dict[str, Any]] = {
     "state": {"in_old": 803_100_000, "error": 0, "from": 1, "to": 4},
     "retransmit": {"segments": 2, "segment": 1, "state": 1},
     "reset": {"sent": 0, "state": 8},
+    "flow": {
+        "duration": 5_000_000,
+        "idle": 1_000,
+        "tx_bytes": 512,
+        "rx_bytes": 32_768,
+        "tx_packets": 1,
+        "rx_packets": 8,
+        "ended": 7,
+        "app": 1,
+    },
 }
 
 

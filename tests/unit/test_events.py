@@ -21,6 +21,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Lookup,
     Lost,
     Process,
@@ -43,6 +44,7 @@ OWN = {
     State: "old new in_old_ns meaning",
     Retransmit: "state segment segments meaning",
     Reset: "sent state",
+    Flow: "tx_bytes rx_bytes tx_packets rx_packets duration_ns ended app",
 }
 LOOKUP = (
     "time_ns netns pid comm uid tid thread cgroup process name type addresses latency_ns result source server "

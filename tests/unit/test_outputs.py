@@ -33,6 +33,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Lookup,
     Lost,
     Process,
@@ -268,7 +269,8 @@ def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> N
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
         "thread,owner,cgroup,container,container_name,pod,unit,exe,exe_source,args,args_cut,parents,host,host_source,"
         "host_candidates,service,nat,pre_existing,subflow_of,partial,fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,"
-        "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,old,new,in_old_ns,meaning,segment,segments,sent,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
+        "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,old,new,in_old_ns,meaning,segment,segments,sent,"
+        "tx_packets,rx_packets,app,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
     )
 
 
@@ -515,6 +517,21 @@ def test_wide_characters_keep_the_columns_in_line(table_of: Any) -> None:
         (Reset(NOW, **V4, sent=True, state="ESTABLISHED"), "sent in ESTABLISHED"),
         (Reset(NOW, **V4, sent=False, state="SYN_SENT"), "received in SYN_SENT"),
         (Reset(NOW, **V4), ""),
+        (
+            Flow(
+                NOW,
+                **V4 | {"proto": "udp"},
+                tx_bytes=512,
+                rx_bytes=32_768,
+                tx_packets=1,
+                rx_packets=8,
+                duration_ns=1_100_000,
+                ended="owner_gone",
+                app="quic",
+            ),
+            "1.10 ms, 512 B out (1 datagram), 32768 B in (8 datagrams), owner gone, QUIC, UDP",
+        ),
+        (Flow(NOW, **V4 | {"proto": "udp"}, ended="idle"), "idle, UDP"),
         (Lookup(NOW, **LOOKUP), "8.20 ms (getaddrinfo)"),
         (Lookup(NOW, **LOOKUP | {"partial": True, "latency_ns": None}), "(getaddrinfo), partial"),
         (Lookup(NOW, **MISSING), "NXDOMAIN, 3.10 ms (dns, 127.0.0.53)"),

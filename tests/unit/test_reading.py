@@ -21,6 +21,7 @@ from pytracecon.events import (
     Event,
     Existing,
     Failed,
+    Flow,
     Lookup,
     Lost,
     Process,
@@ -42,6 +43,7 @@ KINDS: tuple[type[Event], ...] = (
     State,
     Retransmit,
     Reset,
+    Flow,
     Lookup,
     Lost,
 )
@@ -110,7 +112,7 @@ def test_wherever_a_file_is_cut_what_is_whole_is_read(events: list[Event], data:
         ("1", "expected object, got int"),
         ("{}\n", "object missing required field event"),
         ('{"event":5}\n', "event: expected str"),
-        ('{"event":"flow"}\n', "event: invalid value 'flow'"),
+        ('{"event":"flown"}\n', "event: invalid value 'flown'"),
         (f'{{"event":"connect",{TIME}}}\n', "object missing required field conn"),
         ('{"event":"lost","count":3,"where":"ring"}\n', "object missing required field time"),
         (f'{{"event":"lost",{TIME},"count":"3","where":"ring"}}\n', "count: expected int, got str"),
@@ -147,7 +149,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 
 def test_keys_and_events_of_a_newer_version_are_left_alone() -> None:
-    newer = f'{{"event":"flow",{TIME},"conn":5}}\n{{{OUT},"newer":{{"addr":"10.0.0.1"}},"pid":7}}\n'
+    newer = f'{{"event":"flown",{TIME},"conn":5}}\n{{{OUT},"newer":{{"addr":"10.0.0.1"}},"pid":7}}\n'
     events, lines = read(newer.encode())
     assert events == [Connect(1_795_161_009_123_456_789, "1", "tcp", "out", pid=7)]
     assert lines.read == 2

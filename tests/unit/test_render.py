@@ -29,9 +29,14 @@ WORDS = {
     "ended": decoding.ENDED,
     "state": decoding.STATES,
 }
-OF_PYTHON = {"from": decoding.STATES, "to": decoding.STATES, "segment": decoding.SEGMENTS}
+OF_PYTHON = {
+    "from": decoding.STATES,
+    "to": decoding.STATES,
+    "segment": decoding.SEGMENTS,
+    "app": decoding.APPS,
+}
 """Of kinds of events that are left to Python, as is whatever else is not of every connection."""
-LEFT_TO_PYTHON = ("state", "retransmit", "reset")
+LEFT_TO_PYTHON = ("state", "retransmit", "reset", "flow")
 BY_C = [kind for kind in wire.KINDS if kind not in LEFT_TO_PYTHON]
 IPV6_GROUP = st.one_of(st.just(0), st.just(0), st.sampled_from([1, 0xFFFF, 0xF, 0x100]), st.integers(0, 0xFFFF))
 ADDRESS = st.one_of(

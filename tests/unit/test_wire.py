@@ -93,6 +93,10 @@ def test_a_record_that_tells_of_owners_is_laid_out_as_python_reads_it(types: Typ
     assert wire.layout(wire.HEADER, wire.OWNER_RECORDS[name]).size == types.struct(name)["size"]
 
 
+def test_the_record_of_a_beginning_is_laid_out_as_python_reads_it(types: Types) -> None:
+    assert believed(wire.HEADER, wire.CONN) == types.members("beginning_event")
+
+
 def test_a_record_of_a_translation_is_laid_out_as_python_reads_it(types: Types) -> None:
     assert believed(wire.HEADER, wire.TRANSLATION) == types.members("translation_event")
     assert wire.layout(wire.HEADER, wire.TRANSLATION).size == types.struct("translation_event")["size"]
@@ -103,7 +107,9 @@ def test_a_row_of_a_snapshot_is_laid_out_as_python_reads_it(types: Types) -> Non
     assert wire.layout(*wire.ROW).size == types.struct("row")["size"]
 
 
-@pytest.mark.parametrize(("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS)])
+@pytest.mark.parametrize(
+    ("name", "fields"), [("settings", wire.SETTINGS), ("counters", wire.COUNTERS), ("shared", wire.SHARED)]
+)
 def test_a_page_is_laid_out_as_python_uses_it(types: Types, name: str, fields: tuple[wire.Field, ...]) -> None:
     assert believed(fields) == types.members(name)
     assert wire.layout(fields).size == types.struct(name)["size"]
@@ -122,7 +128,7 @@ def test_the_offsets_that_the_walker_and_the_decoder_jump_to(types: Types) -> No
 def test_every_kind_has_its_number(types: Types) -> None:
     assert types.enum("kind") == {
         f"KIND_{name.upper()}": number for name, number in (wire.KINDS | wire.NAME_KINDS | wire.OWNER_KINDS).items()
-    } | {"KIND_TRANSLATION": wire.TRANSLATION_KIND}
+    } | {"KIND_TRANSLATION": wire.TRANSLATION_KIND, "KIND_BEGINNING": wire.BEGINNING_KIND}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +156,7 @@ def test_every_constant_has_its_value(types: Types, name: str, prefix: str) -> N
         ("ended", "ENDED_", "ENDED"),
         ("tcp_states", "STATE_", "STATES"),
         ("segment", "SEGMENT_", "SEGMENTS"),
+        ("app", "APP_", "APPS"),
     ],
 )
 def test_every_number_has_its_word(types: Types, name: str, prefix: str, words: str) -> None:

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Datagrams, counted: as sent when they leave the socket (what cannot be sent never comes that far), as received when a
+ * process has taken them (what it only looks at, and what is dropped, never is).
+ */
+#include "datagram.bpf.h"
+#include "packet.bpf.h"
+
+#define MSG_PEEK 2
+#define MSG_ERRQUEUE 0x2000
+#define PORT_IS_BOUND 8 /* SOCK_BINDPORT_LOCK */
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
+static __always_inline void take_local(struct conn *conn, const struct datagram *datagram)
+{
+	if (!is_any(datagram->local))
+		__builtin_memcpy(conn->local_addr, datagram->local, sizeof(conn->local_addr));
+}
+
+static __always_inline __u8 first_direction(const struct sock *sk, const struct datagram_socket *socket, bool sent)
+{
+	/* Who spoke first is not known of what is older than the tracer: who has a port of its choice is spoken to. */
+	if (socket->existing)
+		return BPF_CORE_READ(sk, sk_userlocks) & PORT_IS_BOUND ? DIRECTION_IN : DIRECTION_OUT;
+	return sent ? DIRECTION_OUT : DIRECTION_IN;
+}
+
+static __always_inline void tell_beginning(const struct conn *conn)
+{
+	struct beginning_event *event;
+
+	if (!wanted(KIND_BEGINNING))
+		return;
+	event = reserve(sizeof(*event), KIND_BEGINNING, conn);
+	if (event)
+		submit(event);
+}
+
+static __always_inline void count_left_out(const struct conversation_key *key)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (bpf_map_lookup_elem(&left_out, key))
+		return;
+	bpf_map_update_elem(&left_out, key, &now, BPF_ANY);
+	count_forgotten();
+}
+
+/* The kernel's own sockets have no file. */
+static __always_inline bool is_a_process_s(const struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_socket, file);
+}
+
+static __always_inline void fill_conversation(struct conversation *fresh, const struct sock *sk,
+					      const struct datagram_socket *socket, const struct datagram *datagram)
+{
+	struct conn *conn = &fresh->conn;
+
+	fresh->sk = (__u64)sk;
+	conn->id = next_id(sk);
+	conn->protocol = PROTO_UDP;
+	conn->direction = first_direction(sk, socket, datagram->sent);
+	conn->netns = netns_of(sk);
+	take_tuple(conn, sk);
+	__builtin_memcpy(conn->remote_addr, datagram->key.remote, sizeof(conn->remote_addr));
+	conn->remote_port = datagram->key.remote_port;
+	take_local(conn, datagram);
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) == AF_INET6 && is_v4(conn->remote_addr))
+		conn->flags |= CONN_V4_MAPPED;
+	if (socket->existing)
+		conn->flags |= CONN_PRE_EXISTING;
+	if (bpf_map_lookup_elem(&left_out, &datagram->key))
+		conn->flags |= CONN_PARTIAL;
+	fresh->wanted = is_a_process_s(sk) &&
+			take_owner(conn, current_task(), datagram->sent ? OWNER_SEND : OWNER_RECEIVE) &&
+			tuple_wanted(conn);
+	fresh->last = bpf_ktime_get_ns();
+	fresh->first = fresh->last;
+}
+
+static __noinline int begin_conversation(const struct sock *sk, struct datagram_socket *socket,
+					 const struct datagram *datagram)
+{
+	__u32 zero = 0;
+	struct shared *page = shared_page();
+	struct conversation *fresh = bpf_map_lookup_elem(&blank_conversation, &zero);
+
+	if (!fresh || !page || !socket || !datagram)
+		return 0;
+	if (bpf_map_update_elem(&conversations, &datagram->key, fresh, BPF_NOEXIST)) {
+		if (bpf_map_lookup_elem(&conversations, &datagram->key))
+			return 0; /* somebody else was faster */
+		count_left_out(&datagram->key);
+		ask_for_a_sweep(page);
+		return 0;
+	}
+	fresh = bpf_map_lookup_elem(&conversations, &datagram->key);
+	if (!fresh)
+		return 0;
+	fill_conversation(fresh, sk, socket, datagram);
+	__sync_fetch_and_add(&page->conversations, 1);
+	if (*(volatile __u32 *)&page->conversations == 1)
+		ask_for_a_sweep(page); /* nobody is looking at the clock yet */
+	if (socket->any) {
+		socket->several = 1;
+	} else {
+		socket->first = datagram->key;
+		socket->any = 1;
+	}
+	if (fresh->wanted)
+		tell_beginning(&fresh->conn);
+	return 0;
+}
+
+static __always_inline struct conversation *open_conversation(struct conversation_key *key)
+{
+	struct conversation *known = bpf_map_lookup_elem(&conversations, key);
+
+	if (!known || !*(volatile __u8 *)&known->ending)
+		return known;
+	key->again = 1;
+	return bpf_map_lookup_elem(&conversations, key);
+}
+
+static __always_inline void count(const struct sock *sk, struct datagram_socket *socket, struct datagram *datagram)
+{
+	struct conversation *known;
+
+	datagram->key.socket = socket->id;
+	datagram->key.pid = BPF_CORE_READ(current_task(), tgid);
+	known = open_conversation(&datagram->key);
+	if (!known) {
+		begin_conversation(sk, socket, datagram);
+		known = bpf_map_lookup_elem(&conversations, &datagram->key);
+		if (!known)
+			return;
+	}
+	known->last = bpf_ktime_get_ns();
+	if (datagram->sent) {
+		__sync_fetch_and_add(&known->tx_bytes, datagram->bytes);
+		__sync_fetch_and_add(&known->tx_packets, datagram->packets);
+	} else {
+		__sync_fetch_and_add(&known->rx_bytes, datagram->bytes);
+		__sync_fetch_and_add(&known->rx_packets, datagram->packets);
+	}
+	if (datagram->app)
+		known->app = datagram->app;
+	/* What a socket for all addresses sends leaves from one of them. */
+	if (is_any(known->conn.local_addr))
+		take_local(&known->conn, datagram);
+}
+
+/* A long header (RFC 8999) of a version that is in use: 1, 2, a draft's, or one that asks for negotiation. */
+static __always_inline __u8 app_of(struct __sk_buff *skb, __u32 from)
+{
+	struct {
+		__u8 first;
+		__u8 version[4];
+	} start = {};
+	__u32 version;
+
+	if (skb->len < from + 21 || bpf_skb_load_bytes(skb, from, &start, sizeof(start)) || !(start.first & 0x80))
+		return APP_UNKNOWN;
+	version = (__u32)start.version[0] << 24 | start.version[1] << 16 | start.version[2] << 8 | start.version[3];
+	if (version == 1 || version == 0x6b3343cf || version >> 8 == 0xff0000 || (version & 0x0f0f0f0f) == 0x0a0a0a0a)
+		return start.first & 0x40 ? APP_QUIC : APP_UNKNOWN;
+	return APP_UNKNOWN;
+}
+
+/*
+ * The kernel copies a datagram to many for this host's own listeners and sends copy and original through the same hook,
+ * one after the other: both have the same buffer, and only IPv4 does so ahead of the hook.
+ */
+static __always_inline bool was_counted(struct datagram_socket *socket, const struct __sk_buff *skb)
+{
+	struct sk_buff *address = (struct sk_buff *)address_of(skb);
+	__u64 buffer;
+
+	if (!BPF_CORE_READ_BITFIELD_PROBED(address, cloned))
+		return false;
+	buffer = (__u64)BPF_CORE_READ(address, head);
+	if (socket->copied == buffer) {
+		socket->copied = 0;
+		return true;
+	}
+	socket->copied = buffer;
+	return false;
+}
+
+/* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
+static __always_inline void take_asked(struct datagram *datagram, const struct sock *sk, bool connected)
+{
+	__u64 task = (__u64)current_task();
+	struct told_address *told = bpf_map_lookup_elem(&told_addresses, &task);
+	struct conn conn = {};
+
+	if (told && told->sk == (__u64)sk) {
+		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
+		datagram->key.remote_port = told->port;
+		told->sk = 0;
+	} else if (connected) {
+		take_tuple(&conn, sk);
+		__builtin_memcpy(datagram->key.remote, conn.remote_addr, sizeof(conn.remote_addr));
+		datagram->key.remote_port = conn.remote_port;
+	}
+}
+
+/* Both ends and where the payload begins; 0 for what is no datagram of its own, but carries one. */
+static __always_inline __u32 take_headers(struct datagram *datagram, const struct __sk_buff *skb)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end, *udp;
+	__u32 length;
+
+	if (data + 28 > end)
+		return 0;
+	if (data[0] >> 4 == 4) {
+		if (data[9] != IPPROTO_UDP_NUMBER)
+			return 0;
+		length = (data[0] & 15) * 4;
+		put_v4(datagram->local, *(const __be32 *)(data + 12));
+		put_v4(datagram->key.remote, *(const __be32 *)(data + 16));
+	} else {
+		length = 40;
+		if (data + 48 > end || data[6] != IPPROTO_UDP_NUMBER)
+			return 0;
+		__builtin_memcpy(datagram->local, data + 8, 16);
+		__builtin_memcpy(datagram->key.remote, data + 24, 16);
+	}
+	udp = data + length;
+	if (udp + 8 > end)
+		return 0;
+	datagram->key.remote_port = bpf_ntohs(*(const __be16 *)(udp + 2));
+	return length + 8;
+}
+
+static __noinline int on_sent(struct __sk_buff *skb)
+{
+	struct datagram datagram = {.sent = 1};
+	struct bpf_sock *sk = skb->sk;
+	struct datagram_socket *socket;
+	const struct sock *address;
+	__u32 payload;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	payload = take_headers(&datagram, skb);
+	if (!payload || skb->len < payload)
+		return 0;
+	address = address_of(sk);
+	socket = datagram_socket_of(address);
+	if (!socket || (is_v4(datagram.local) && was_counted(socket, skb)))
+		return 0;
+	take_asked(&datagram, address, sk->dst_port);
+	datagram.bytes = skb->len - payload;
+	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
+	datagram.app = app_of(skb, payload);
+	count(address, socket, &datagram);
+	return 0;
+}
+
+SEC("cgroup_skb/egress")
+int datagram_sent(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (sk && sk->protocol == IPPROTO_UDP_NUMBER)
+		on_sent(skb);
+	return 1;
+}
+
+static __always_inline void note_address(struct bpf_sock_addr *context, const __u32 *addr, bool v4)
+{
+	__u64 task = (__u64)current_task();
+	struct bpf_sock *sk = context->sk;
+	struct told_address fresh = {}, *known;
+
+	if (!sk)
+		return;
+	fresh.sk = (__u64)address_of(sk);
+	fresh.port = bpf_ntohs(context->user_port);
+	if (v4)
+		put_v4(fresh.addr, addr[0]);
+	else
+		__builtin_memcpy(fresh.addr, addr, sizeof(fresh.addr));
+	known = bpf_map_lookup_elem(&told_addresses, &task);
+	if (known)
+		*known = fresh;
+	else
+		bpf_map_update_elem(&told_addresses, &task, &fresh, BPF_ANY);
+}
+
+SEC("cgroup/sendmsg4")
+int datagram_to_v4(struct bpf_sock_addr *context)
+{
+	__u32 addr = context->user_ip4;
+
+	note_address(context, &addr, true);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int datagram_to_v6(struct bpf_sock_addr *context)
+{
+	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
+
+	note_address(context, addr, false);
+	return 1;
+}
+
+SEC("cgroup/recvmsg4")
+int datagram_from_v4(struct bpf_sock_addr *context)
+{
+	__u32 addr = context->user_ip4;
+
+	note_address(context, &addr, true);
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int datagram_from_v6(struct bpf_sock_addr *context)
+{
+	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
+
+	note_address(context, addr, false);
+	return 1;
+}
+
+/* Both ends from the packet itself, which IP and UDP have left in one piece. */
+static __always_inline bool take_packet(struct datagram *datagram, const struct sk_buff *skb)
+{
+	const unsigned char *head = BPF_CORE_READ(skb, head);
+	const unsigned char *network = head + BPF_CORE_READ(skb, network_header);
+	const unsigned char *transport = head + BPF_CORE_READ(skb, transport_header);
+	__be32 v4[2];
+	__be16 port;
+	__u8 first;
+
+	if (bpf_probe_read_kernel(&first, sizeof(first), network) ||
+	    bpf_probe_read_kernel(&port, sizeof(port), transport))
+		return false;
+	datagram->key.remote_port = bpf_ntohs(port);
+	if (first >> 4 == 4) {
+		if (bpf_probe_read_kernel(v4, sizeof(v4), network + 12))
+			return false;
+		put_v4(datagram->key.remote, v4[0]);
+		put_v4(datagram->local, v4[1]);
+		return true;
+	}
+	return !bpf_probe_read_kernel(datagram->key.remote, 16, network + 8) &&
+	       !bpf_probe_read_kernel(datagram->local, 16, network + 24);
+}
+
+/* One buffer may hold several, for a process that asked for that (UDP_GRO). */
+static __always_inline __u16 packets_of(const struct sk_buff *skb)
+{
+	const struct skb_shared_info *info = (void *)(BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end));
+	__u16 segments = BPF_CORE_READ(info, gso_segs);
+
+	return segments ? segments : 1;
+}
+
+/* A look only: `length` is not positive, and the queue still has the datagram. */
+static __always_inline int on_taken(const struct sock *sk, const struct sk_buff *skb, int length)
+{
+	struct datagram datagram = {.bytes = length};
+	struct datagram_socket *socket;
+
+	if (length < 0 || (!length && BPF_CORE_READ(skb, users.refs.counter) != 1) || !is_datagram_socket(sk))
+		return 0;
+	if (!take_packet(&datagram, skb))
+		return 0;
+	socket = datagram_socket_of(sk);
+	if (!socket)
+		return 0;
+	datagram.packets = packets_of(skb);
+	count(sk, socket, &datagram);
+	return 0;
+}
+
+SEC("fentry/skb_consume_udp")
+int BPF_PROG(datagram_taken_fentry, struct sock *sk, struct sk_buff *skb, int length)
+{
+	return on_taken(sk, skb, length);
+}
+
+SEC("kprobe/skb_consume_udp")
+int BPF_KPROBE(datagram_taken_kprobe, struct sock *sk, struct sk_buff *skb, int length)
+{
+	return on_taken(sk, skb, length);
+}
+
+/* Without the packet: of a socket that is not connected, a process that does not ask from whom leaves that unknown. */
+static __always_inline int on_received(const struct sock *sk, int length, int flags)
+{
+	struct datagram datagram = {.bytes = length, .packets = 1};
+	struct datagram_socket *socket;
+	__u64 task = (__u64)current_task();
+	struct told_address *told;
+	struct conn conn = {};
+
+	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_datagram_socket(sk))
+		return 0;
+	socket = datagram_socket_of(sk);
+	if (!socket)
+		return 0;
+	told = bpf_map_lookup_elem(&told_addresses, &task);
+	if (told && told->sk == (__u64)sk) {
+		__builtin_memcpy(datagram.key.remote, told->addr, sizeof(told->addr));
+		datagram.key.remote_port = told->port;
+		told->sk = 0;
+	} else {
+		take_tuple(&conn, sk);
+		__builtin_memcpy(datagram.key.remote, conn.remote_addr, sizeof(conn.remote_addr));
+		datagram.key.remote_port = conn.remote_port;
+	}
+	count(sk, socket, &datagram);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(datagram_received_btf, struct sock *sk, int length, int flags)
+{
+	return on_received(sk, length, flags);
+}
+
+SEC("raw_tp/sock_recv_length")
+int BPF_PROG(datagram_received_raw, struct sock *sk, int length, int flags)
+{
+	return on_received(sk, length, flags);
+}
+
+/* Its only conversation ends with it; several are found by the next sweep, at once. */
+SEC("cgroup/sock_release")
+int datagram_socket_released(struct bpf_sock *context)
+{
+	__u64 key = (__u64)address_of(context);
+	struct datagram_socket *socket;
+	struct conversation *known;
+	struct conversation_key first;
+	struct shared *page = shared_page();
+
+	if (context->protocol != IPPROTO_UDP_NUMBER)
+		return 1;
+	socket = bpf_map_lookup_elem(&datagram_sockets, &key);
+	if (!socket || !page)
+		return 1;
+	if (socket->any) {
+		first = socket->first;
+		known = bpf_map_lookup_elem(&conversations, &first);
+		if (known)
+			end_conversation(&first, known, ENDED_CLOSED);
+	}
+	if (socket->several)
+		ask_for_a_sweep(page);
+	bpf_map_delete_elem(&datagram_sockets, &key);
+	return 1;
+}
+
+static __always_inline int on_owner_ended(struct task_struct *task)
+{
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	__u64 since = born(task);
+
+	if (!BPF_CORE_READ(task, signal, live.counter))
+		bpf_map_update_elem(&ended_owners, &pid, &since, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(datagram_owner_btf, struct task_struct *task)
+{
+	return on_owner_ended(task);
+}
+
+SEC("raw_tp/sched_process_exit")
+int BPF_PROG(datagram_owner_raw, struct task_struct *task)
+{
+	return on_owner_ended(task);
+}
+
+/* 0 for one that goes on. */
+static __always_inline __u8 how_ended(const struct conversation_key *key, const struct conversation *known,
+				      const struct shared *page)
+{
+	__u64 sk = known->sk, *ended;
+	__u32 pid = key->pid;
+	struct datagram_socket *socket = bpf_map_lookup_elem(&datagram_sockets, &sk);
+
+	if (!socket || socket->id != key->socket)
+		return ENDED_CLOSED;
+	ended = bpf_map_lookup_elem(&ended_owners, &pid);
+	if (ended && *ended == known->conn.born)
+		return ENDED_OWNER_GONE;
+	if ((__s64)(bpf_ktime_get_ns() - known->last) >= (__s64)page->idle)
+		return ENDED_IDLE;
+	return page->stopping ? ENDED_STOPPED : 0;
+}
+
+/* Run by user space, by the clock. It reads the ring meanwhile to nobody: half of that is left to other events. */
+SEC("iter/bpf_map_elem")
+int sweep(struct bpf_iter__bpf_map_elem *context)
+{
+	struct conversation_key *at = context->key, key;
+	struct conversation *known = context->value;
+	struct shared *page = shared_page();
+	__u8 ended;
+
+	if (!at || !known || !page)
+		return 0;
+	if (!known->first)
+		return 0;
+	key = *at;
+	ended = how_ended(&key, known, page);
+	if (!ended)
+		return 0;
+	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&ring, BPF_RB_RING_SIZE) / 2) {
+		page->left = 1;
+		return 0;
+	}
+	end_conversation(&key, known, ended);
+	return 0;
+}
