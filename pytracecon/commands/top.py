@@ -29,15 +29,16 @@ examples:
   pytracecon top --once --interval 5              five seconds, as text
 
   # pytracecon top --once --by host
-  14:22:40  3 hosts  out 1.26MB/s  in 125MB/s  new 21/s  failed 1/s  9 open
-  HOST                CONN OUT▼       IN/s▼         OUT    IN RTTms  RTX  NEW FAIL
-  www.example.com        4 1.25M ▁▃▅█  125M ▁▃▅█  10.1M 1.02G  0.31    2   20    0
-  db.example.com         5 12.5k ▂▂█▂ 8.12k ▂▂█▂  98.2k 64.9k  0.09    0  1.0    0
-  10.0.0.9               0     0          0           0     0          0    0  1.0
+  20:19:19  4 hosts  out 44.8MB/s  in 44.8MB/s  new 10/s  failed 4/s  6 open
+  HOST               CONN OUT/s▼          IN/s▼        OUT    IN RTTms  NEW FAIL
+  www.example.com       3   373        █ 44.8M     █ 1.54k  182M 0.024  5.2    0
+  10.0.0.5              2 44.7M        █     0        189M   164  5.83  0.5    0
+  10.0.0.7              1 2.12k        █   373     █ 7.80k 1.38k 0.022  4.6    0
+  db.example.com        0     0              0           0     0          0  4.3
 """
 
 _BY = ("process", "connection", "host")
-_EVENTS = ("connect", "established", "failed", "accept", "close", "retransmit", "reset")
+_EVENTS = ("connect", "established", "failed", "accept", "close", "retransmit", "reset", "flow")
 _LIMIT = 10_000
 _MOST = 1_000_000
 _WIDE, _HIGH = 80, 24

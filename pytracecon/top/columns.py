@@ -17,6 +17,10 @@ from pytracecon.views.wording import UNKNOWN, endpoint
 __all__ = ["COLUMNS", "DEFAULT_SORT", "SORTS", "Column", "Glyphs", "count", "layout", "quantity", "remote", "sparkline"]
 
 
+_MOST, _DISPENSABLE = 99, 46
+"""Ranks of columns: of that which says what a row is, and of those that are left out before it is cut."""
+
+
 @dataclass(frozen=True, slots=True)
 class Glyphs:
     """What a terminal can show: `bars` from least to most, behind a blank for nothing."""
@@ -86,10 +90,15 @@ def fit(text: str, wide: int, cut: str, *, right: bool = False, keep: int | None
 
 
 def layout(columns: Sequence[Column], wide: int) -> list[tuple[Column, int]]:
-    """Those that fit, each with the width that it gets."""
+    """Those that fit, each with the width that it gets. What can be done without leaves room for what matters most."""
     chosen = list(columns)
-    while len(chosen) > 1 and sum(column.width for column in chosen) + len(chosen) - 1 > wide:
-        chosen.remove(min(chosen, key=lambda column: column.rank))
+    most = max(column.good - column.width for column in chosen if column.rank == _MOST)
+    while len(chosen) > 1:
+        least = min(chosen, key=lambda column: column.rank)
+        needed = sum(column.width for column in chosen) + len(chosen) - 1
+        if needed + (most if least.rank < _DISPENSABLE else 0) <= wide:
+            break
+        chosen.remove(least)
     widths = [column.width for column in chosen]
     room = wide - sum(widths) - len(chosen) + 1
     if room < 0:
@@ -293,7 +302,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "remote",
             "REMOTE",
             8,
-            24,
+            20,
             50,
             99,
             _towards,
@@ -311,7 +320,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "host",
             "HOST",
             8,
-            24,
+            18,
             48,
             99,
             lambda item, _: _name(item.name),

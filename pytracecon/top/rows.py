@@ -203,7 +203,6 @@ class _Sums:
         self._a_second = None if seconds is None else 1 / seconds
         self._none = None if seconds is None else 0.0
         self._totals = totals
-        self._all = self._group(("all", None), None, None)
 
     def _group(self, key: GroupKey, name: str | None, pid: int | None) -> Group:
         """With what ended of it before."""
@@ -229,13 +228,13 @@ class _Sums:
     def add(self, item: Connection) -> None:
         groups = self.groups_of(item)
         if item.outcome == "listening":
-            self._all.listeners += 1
             groups[0].listeners += 1
             groups[0].busiest = groups[0].busiest or item
             return
-        rate = self._add_rates(item, groups)
         tx_bytes, rx_bytes, resent, rtt = item.tx_bytes, item.rx_bytes, item.retransmits, item.rtt_ns
-        self._all.connections += 1
+        rate = 0.0
+        if item.tx_rate or item.rx_rate:
+            rate = self._add_rates(item, groups)
         for group in groups:
             group.connections += 1
             if tx_bytes:
@@ -266,7 +265,7 @@ class _Sums:
         if not tx_rate and not rx_rate:
             return 0.0
         self.rates[item.conn] = tx_rate, rx_rate
-        for group in (self._all, *groups):
+        for group in groups:
             group.tx_rate = (group.tx_rate or 0.0) + tx_rate
             group.rx_rate = (group.rx_rate or 0.0) + rx_rate
         return tx_rate + rx_rate
@@ -275,7 +274,7 @@ class _Sums:
         """A new one, or an attempt that failed."""
         if self._a_second is None:
             return
-        for group in (self._all, *self.groups_of(item)):
+        for group in self.groups_of(item):
             group.busiest = group.busiest or item
             if failed:
                 group.failed = (group.failed or 0.0) + self._a_second
@@ -303,6 +302,11 @@ class _Sums:
                 if group.tx_rate or group.rx_rate:
                     self.rates[group.key] = group.tx_rate or 0.0, group.rx_rate or 0.0
 
+    def _over_all(self, name: str) -> float | None:
+        if self._none is None:
+            return None
+        return sum(getattr(group, name) or 0.0 for group in self.processes.values())
+
     def picture(
         self, snapshot: Snapshot, rows: list[Connection], paths: Mapping[str, list[Connection]], **more: Any
     ) -> Picture:
@@ -313,11 +317,11 @@ class _Sums:
             paths=paths,
             processes=list(self.processes.values()),
             hosts=list(self.hosts.values()),
-            tx_rate=self._all.tx_rate,
-            rx_rate=self._all.rx_rate,
-            new=self._all.new,
-            failed=self._all.failed,
-            open=self._all.connections,
-            listeners=self._all.listeners,
+            tx_rate=self._over_all("tx_rate"),
+            rx_rate=self._over_all("rx_rate"),
+            new=self._over_all("new"),
+            failed=self._over_all("failed"),
+            open=sum(group.connections for group in self.processes.values()),
+            listeners=sum(group.listeners for group in self.processes.values()),
             **more,
         )

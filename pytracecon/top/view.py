@@ -43,6 +43,7 @@ class View:
     _latest: Picture | None = None
     _rows: list[Item] | None = None
     _place: int = 0
+    _lower: list[str] = field(default_factory=list)
 
     def take(self, picture: Picture) -> None:
         self._latest = picture
@@ -103,10 +104,10 @@ class View:
 
     def _passes(self, item: Item) -> bool:
         """All words are somewhere in it, in any case."""
-        if not self.words:
+        if not self._lower:
             return True
         text = _text(item)
-        return all(word in text for word in self.words.lower().split())
+        return all(word in text for word in self._lower)
 
     @property
     def position(self) -> int:
@@ -166,6 +167,7 @@ class View:
     def filter(self, words: str) -> None:
         printable = "".join(character for character in words if character.isprintable())
         self.words, self._rows = printable[:_LONGEST_FILTER], None
+        self._lower = self.words.lower().split()
 
 
 def _text(item: Item) -> str:

@@ -124,12 +124,12 @@ def test_connections_say_whom_they_lead_to() -> None:
     async def script(top: Driven) -> None:
         lines = await top.press("c")
         assert lines[1:7] == [
-            "PROCESS  REMOTE          STATE    OUT/s▼       IN/s▼        OUT    IN RTTms  RTX",
-            "nginx    ← 10.0.0.9:80   estab    4.00M     █     0           0     0  1.00    0",
-            "curl     → …mple.com:443 estab      100     █ 5.00k     █   900 70.0k  1.00    0",
-            "curl     → …mple.com:443 estab       30     █     0           0     0 30.00    0",
-            "resolver → 10.0.0.7:53   udp          0           9     █     0     0          0",
-            "nginx    ← …db8::9]:5001 estab        0           0           0     0  1.00    0",
+            "PROCESS  REMOTE               STATE    OUT/s▼       IN/s▼        OUT    IN RTTms",
+            "nginx    ← 10.0.0.9:80        estab    4.00M     █     0           0     0  1.00",
+            "curl     → …w.example.com:443 estab      100     █ 5.00k     █   900 70.0k  1.00",
+            "curl     → …w.example.com:443 estab       30     █     0           0     0 30.00",
+            "resolver → 10.0.0.7:53        udp          0           9     █     0     0",
+            "nginx    ← [2001:db8::9]:5001 estab        0           0           0     0  1.00",
         ]
 
     drive(script)
