@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import kernel, names
+from bench import kernel, names, snapshot
 from bench.measures import Bench, Raw
 from bench.report import table
 
-_PARTS = ("start", "delivery", "cost", "bpf_time", "names")
+_PARTS = ("start", "delivery", "cost", "bpf_time", "names", "snapshot")
 _ORDERS = ("server", "client")
 
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=20, help="default: 20")
     parser.add_argument("--repetitions", type=int, default=3, help="of what varies; default: 3")
     parser.add_argument("--names", type=int, default=1_000_000, help="distinct names of one process; default: 1000000")
+    parser.add_argument("--open", type=int, default=50_000, help="ends of open connections; default: 50000")
     parser.add_argument("--name", help="keep the raw numbers as bench/results/NAME.json")
     options = parser.parse_args()
     unknown = set(options.parts) - set(_PARTS)
@@ -71,6 +72,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> Raw:
         results["bpf_time"] = [bench.bpf_time(count, "server") for _ in times]
     if "names" in parts:
         results["names"] = names.measure(options.python, folder, options.names)
+    if "snapshot" in parts:
+        results["snapshot"] = snapshot.measure(options.python, folder, options.open)
     return results
 
 

@@ -93,6 +93,13 @@ def _names(raw: Raw) -> Iterator[Row]:
     yield f"PSS after {many['generator']['lookups']} names", f"{many['pss_kb'] / 1024:.1f} MB", "", note
 
 
+def _snapshot(raw: Raw) -> Iterator[Row]:
+    seconds, cpu = raw["seconds"], raw["cpu_seconds"]
+    spread = f"{min(seconds) * 1e3:.0f} to {max(seconds) * 1e3:.0f} ms, {median(cpu) * 1e3:.0f} ms of CPU; goal: 500 ms"
+    yield f"snapshot of {raw['connections']}", f"{median(seconds) * 1e3:.0f} ms", "", spread
+    yield "the first one", f"{raw['first_seconds'] * 1e3:.0f} ms", "", ""
+
+
 def _call_us(raw: Raw) -> float:
     return float(raw["calls_seconds"] / raw["lookups"] * 1e6)
 
@@ -103,4 +110,5 @@ _PARTS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "cost": _cost,
     "bpf_time": _bpf_time,
     "names": _names,
+    "snapshot": _snapshot,
 }

@@ -9,6 +9,7 @@
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
 #define PORT_IS_BOUND 8 /* SOCK_BINDPORT_LOCK */
+#define LOOKED_AT 4     /* datagrams of a conversation that may show what it is */
 
 static __always_inline struct task_struct *current_task(void)
 {
@@ -127,18 +128,21 @@ static __always_inline struct conversation *open_conversation(struct conversatio
 	return bpf_map_lookup_elem(&conversations, key);
 }
 
-static __always_inline void count(const struct sock *sk, struct datagram_socket *socket, struct datagram *datagram)
+static __always_inline struct conversation *count(const struct sock *sk, __u32 pid, struct datagram *datagram)
 {
+	struct datagram_socket *socket = datagram_socket_of(sk);
 	struct conversation *known;
 
+	if (!socket)
+		return NULL;
 	datagram->key.socket = socket->id;
-	datagram->key.pid = BPF_CORE_READ(current_task(), tgid);
+	datagram->key.pid = pid;
 	known = open_conversation(&datagram->key);
 	if (!known) {
 		begin_conversation(sk, socket, datagram);
 		known = bpf_map_lookup_elem(&conversations, &datagram->key);
 		if (!known)
-			return;
+			return NULL;
 	}
 	known->last = bpf_ktime_get_ns();
 	if (datagram->sent) {
@@ -148,11 +152,10 @@ static __always_inline void count(const struct sock *sk, struct datagram_socket 
 		__sync_fetch_and_add(&known->rx_bytes, datagram->bytes);
 		__sync_fetch_and_add(&known->rx_packets, datagram->packets);
 	}
-	if (datagram->app)
-		known->app = datagram->app;
 	/* What a socket for all addresses sends leaves from one of them. */
 	if (is_any(known->conn.local_addr))
 		take_local(&known->conn, datagram);
+	return known;
 }
 
 /* A long header (RFC 8999) of a version that is in use: 1, 2, a draft's, or one that asks for negotiation. */
@@ -173,15 +176,23 @@ static __always_inline __u8 app_of(struct __sk_buff *skb, __u32 from)
 }
 
 /*
- * The kernel copies a datagram to many for this host's own listeners and sends copy and original through the same hook,
- * one after the other: both have the same buffer, and only IPv4 does so ahead of the hook.
+ * What goes to many the kernel copies for this host's own listeners, and sends copy and original through the same hook,
+ * one after the other: both have the same buffer. Only IPv4 does so ahead of the hook, and only for a group or a
+ * broadcast, whose last bits are all ones.
  */
-static __always_inline bool was_counted(struct datagram_socket *socket, const struct __sk_buff *skb)
+static __always_inline bool was_counted(const struct sock *sk, const struct __sk_buff *skb, const __u8 *remote)
 {
-	struct sk_buff *address = (struct sk_buff *)address_of(skb);
+	struct sk_buff *address;
+	struct datagram_socket *socket;
 	__u64 buffer;
 
+	if (!is_v4(remote) || (remote[12] < 224 && (remote[15] & 3) != 3))
+		return false;
+	address = (struct sk_buff *)address_of(skb);
 	if (!BPF_CORE_READ_BITFIELD_PROBED(address, cloned))
+		return false;
+	socket = datagram_socket_of(sk);
+	if (!socket)
 		return false;
 	buffer = (__u64)BPF_CORE_READ(address, head);
 	if (socket->copied == buffer) {
@@ -192,21 +203,56 @@ static __always_inline bool was_counted(struct datagram_socket *socket, const st
 	return false;
 }
 
+static __always_inline bool same(const __u8 *one, const __u8 *other)
+{
+	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+/* Each by itself, or clang would choose between their addresses. */
+static __always_inline void take_connected(__u32 *addr, const struct bpf_sock *socket)
+{
+	__u32 v4 = socket->dst_ip4, first = socket->dst_ip6[0], second = socket->dst_ip6[1];
+	__u32 third = socket->dst_ip6[2], last = socket->dst_ip6[3];
+	bool is_ipv4 = socket->family == AF_INET;
+
+	barrier_var(v4);
+	barrier_var(first);
+	barrier_var(second);
+	barrier_var(third);
+	barrier_var(last);
+	if (is_ipv4) {
+		put_v4((__u8 *)addr, v4);
+		return;
+	}
+	addr[0] = first;
+	addr[1] = second;
+	addr[2] = third;
+	addr[3] = last;
+}
+
 /* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
-static __always_inline void take_asked(struct datagram *datagram, const struct sock *sk, bool connected)
+static __always_inline void take_asked(struct datagram *datagram, const struct bpf_sock *socket, const struct sock *sk)
 {
 	__u64 task = (__u64)current_task();
-	struct told_address *told = bpf_map_lookup_elem(&told_addresses, &task);
-	struct conn conn = {};
+	struct told_address *told;
+	__u16 port = bpf_ntohs(socket->dst_port);
+	__u32 addr[4] = {};
 
+	if (port) {
+		take_connected(addr, socket);
+		if (port == datagram->key.remote_port && same((__u8 *)addr, datagram->key.remote))
+			return;
+	}
+	told = bpf_map_lookup_elem(&told_addresses, &task);
 	if (told && told->sk == (__u64)sk) {
 		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
 		datagram->key.remote_port = told->port;
 		told->sk = 0;
-	} else if (connected) {
-		take_tuple(&conn, sk);
-		__builtin_memcpy(datagram->key.remote, conn.remote_addr, sizeof(conn.remote_addr));
-		datagram->key.remote_port = conn.remote_port;
+	} else if (port) {
+		__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
+		datagram->key.remote_port = port;
 	}
 }
 
@@ -242,7 +288,7 @@ static __noinline int on_sent(struct __sk_buff *skb)
 {
 	struct datagram datagram = {.sent = 1};
 	struct bpf_sock *sk = skb->sk;
-	struct datagram_socket *socket;
+	struct conversation *known;
 	const struct sock *address;
 	__u32 payload;
 
@@ -254,14 +300,14 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	if (!payload || skb->len < payload)
 		return 0;
 	address = address_of(sk);
-	socket = datagram_socket_of(address);
-	if (!socket || (is_v4(datagram.local) && was_counted(socket, skb)))
+	if (was_counted(address, skb, datagram.key.remote))
 		return 0;
-	take_asked(&datagram, address, sk->dst_port);
+	take_asked(&datagram, sk, address);
 	datagram.bytes = skb->len - payload;
 	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
-	datagram.app = app_of(skb, payload);
-	count(address, socket, &datagram);
+	known = count(address, BPF_CORE_READ(current_task(), tgid), &datagram);
+	if (known && !known->app && known->tx_packets <= LOOKED_AT)
+		known->app = app_of(skb, payload);
 	return 0;
 }
 
@@ -277,13 +323,13 @@ int datagram_sent(struct __sk_buff *skb)
 	return 1;
 }
 
-static __always_inline void note_address(struct bpf_sock_addr *context, const __u32 *addr, bool v4)
+static __always_inline void note_address(struct bpf_sock_addr *context, const __u32 *addr, bool v4, bool sent)
 {
 	__u64 task = (__u64)current_task();
 	struct bpf_sock *sk = context->sk;
 	struct told_address fresh = {}, *known;
 
-	if (!sk)
+	if (!sk || (!sent && sk->dst_port)) /* one that is connected receives from nobody else */
 		return;
 	fresh.sk = (__u64)address_of(sk);
 	fresh.port = bpf_ntohs(context->user_port);
@@ -303,7 +349,7 @@ int datagram_to_v4(struct bpf_sock_addr *context)
 {
 	__u32 addr = context->user_ip4;
 
-	note_address(context, &addr, true);
+	note_address(context, &addr, true, true);
 	return 1;
 }
 
@@ -312,7 +358,7 @@ int datagram_to_v6(struct bpf_sock_addr *context)
 {
 	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
-	note_address(context, addr, false);
+	note_address(context, addr, false, true);
 	return 1;
 }
 
@@ -321,7 +367,7 @@ int datagram_from_v4(struct bpf_sock_addr *context)
 {
 	__u32 addr = context->user_ip4;
 
-	note_address(context, &addr, true);
+	note_address(context, &addr, true, false);
 	return 1;
 }
 
@@ -330,29 +376,25 @@ int datagram_from_v6(struct bpf_sock_addr *context)
 {
 	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
-	note_address(context, addr, false);
+	note_address(context, addr, false, false);
 	return 1;
 }
 
 /* Both ends from the packet itself, which IP and UDP have left in one piece. */
-static __always_inline bool take_packet(struct datagram *datagram, const struct sk_buff *skb)
+static __always_inline bool take_packet(struct datagram *datagram, const struct sk_buff *skb, const bool vouched)
 {
-	const unsigned char *head = BPF_CORE_READ(skb, head);
-	const unsigned char *network = head + BPF_CORE_READ(skb, network_header);
-	const unsigned char *transport = head + BPF_CORE_READ(skb, transport_header);
-	__be32 v4[2];
+	const unsigned char *head = FIELD(vouched, skb, head);
+	const unsigned char *network = head + FIELD(vouched, skb, network_header);
+	const unsigned char *transport = head + FIELD(vouched, skb, transport_header);
+	__be32 v4[5];
 	__be16 port;
-	__u8 first;
 
-	if (bpf_probe_read_kernel(&first, sizeof(first), network) ||
-	    bpf_probe_read_kernel(&port, sizeof(port), transport))
+	if (bpf_probe_read_kernel(v4, sizeof(v4), network) || bpf_probe_read_kernel(&port, sizeof(port), transport))
 		return false;
 	datagram->key.remote_port = bpf_ntohs(port);
-	if (first >> 4 == 4) {
-		if (bpf_probe_read_kernel(v4, sizeof(v4), network + 12))
-			return false;
-		put_v4(datagram->key.remote, v4[0]);
-		put_v4(datagram->local, v4[1]);
+	if (*(__u8 *)v4 >> 4 == 4) {
+		put_v4(datagram->key.remote, v4[3]);
+		put_v4(datagram->local, v4[4]);
 		return true;
 	}
 	return !bpf_probe_read_kernel(datagram->key.remote, 16, network + 8) &&
@@ -360,85 +402,90 @@ static __always_inline bool take_packet(struct datagram *datagram, const struct 
 }
 
 /* One buffer may hold several, for a process that asked for that (UDP_GRO). */
-static __always_inline __u16 packets_of(const struct sk_buff *skb)
+static __always_inline __u16 packets_of(const struct sk_buff *skb, const bool vouched)
 {
-	const struct skb_shared_info *info = (void *)(BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, end));
+	const struct skb_shared_info *info = (void *)(FIELD(vouched, skb, head) + FIELD(vouched, skb, end));
 	__u16 segments = BPF_CORE_READ(info, gso_segs);
 
 	return segments ? segments : 1;
 }
 
+static __always_inline __u32 current_pid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
 /* A look only: `length` is not positive, and the queue still has the datagram. */
-static __always_inline int on_taken(const struct sock *sk, const struct sk_buff *skb, int length)
+static __always_inline int on_taken(const struct sock *sk, const struct sk_buff *skb, int length, const bool vouched)
 {
 	struct datagram datagram = {.bytes = length};
-	struct datagram_socket *socket;
 
-	if (length < 0 || (!length && BPF_CORE_READ(skb, users.refs.counter) != 1) || !is_datagram_socket(sk))
+	if (length < 0 || (!length && FIELD(vouched, skb, users.refs.counter) != 1))
 		return 0;
-	if (!take_packet(&datagram, skb))
+	if (FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER || !take_packet(&datagram, skb, vouched))
 		return 0;
-	socket = datagram_socket_of(sk);
-	if (!socket)
-		return 0;
-	datagram.packets = packets_of(skb);
-	count(sk, socket, &datagram);
+	datagram.packets = packets_of(skb, vouched);
+	count(sk, current_pid(), &datagram);
 	return 0;
 }
 
 SEC("fentry/skb_consume_udp")
 int BPF_PROG(datagram_taken_fentry, struct sock *sk, struct sk_buff *skb, int length)
 {
-	return on_taken(sk, skb, length);
+	return on_taken(sk, skb, length, true);
 }
 
 SEC("kprobe/skb_consume_udp")
 int BPF_KPROBE(datagram_taken_kprobe, struct sock *sk, struct sk_buff *skb, int length)
 {
-	return on_taken(sk, skb, length);
+	return on_taken(sk, skb, length, false);
 }
 
 /* Without the packet: of a socket that is not connected, a process that does not ask from whom leaves that unknown. */
-static __always_inline int on_received(const struct sock *sk, int length, int flags)
+static __always_inline void take_from(struct datagram *datagram, const struct sock *sk, const bool vouched)
 {
-	struct datagram datagram = {.bytes = length, .packets = 1};
-	struct datagram_socket *socket;
 	__u64 task = (__u64)current_task();
 	struct told_address *told;
-	struct conn conn = {};
 
-	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_datagram_socket(sk))
-		return 0;
-	socket = datagram_socket_of(sk);
-	if (!socket)
-		return 0;
+	datagram->key.remote_port = bpf_ntohs(FIELD(vouched, sk, __sk_common.skc_dport));
+	if (datagram->key.remote_port) {
+		if (FIELD(vouched, sk, __sk_common.skc_family) == AF_INET)
+			put_v4(datagram->key.remote, FIELD(vouched, sk, __sk_common.skc_daddr));
+		else
+			BPF_CORE_READ_INTO(&datagram->key.remote, sk, __sk_common.skc_v6_daddr);
+		return;
+	}
 	told = bpf_map_lookup_elem(&told_addresses, &task);
 	if (told && told->sk == (__u64)sk) {
-		__builtin_memcpy(datagram.key.remote, told->addr, sizeof(told->addr));
-		datagram.key.remote_port = told->port;
+		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
+		datagram->key.remote_port = told->port;
 		told->sk = 0;
-	} else {
-		take_tuple(&conn, sk);
-		__builtin_memcpy(datagram.key.remote, conn.remote_addr, sizeof(conn.remote_addr));
-		datagram.key.remote_port = conn.remote_port;
 	}
-	count(sk, socket, &datagram);
+}
+
+static __always_inline int on_received(const struct sock *sk, int length, int flags, const bool vouched)
+{
+	struct datagram datagram = {.bytes = length, .packets = 1};
+
+	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER)
+		return 0;
+	take_from(&datagram, sk, vouched);
+	count(sk, current_pid(), &datagram);
 	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
 int BPF_PROG(datagram_received_btf, struct sock *sk, int length, int flags)
 {
-	return on_received(sk, length, flags);
+	return on_received(sk, length, flags, true);
 }
 
 SEC("raw_tp/sock_recv_length")
 int BPF_PROG(datagram_received_raw, struct sock *sk, int length, int flags)
 {
-	return on_received(sk, length, flags);
+	return on_received(sk, length, flags, false);
 }
 
-/* Its only conversation ends with it; several are found by the next sweep, at once. */
 SEC("cgroup/sock_release")
 int datagram_socket_released(struct bpf_sock *context)
 {

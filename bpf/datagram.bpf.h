@@ -101,10 +101,8 @@ struct datagram {
 	__u8 app;
 };
 
-static __always_inline bool is_datagram_socket(const struct sock *sk)
-{
-	return BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER;
-}
+/* Where BTF vouches for a pointer a field is one instruction, else a call. */
+#define FIELD(vouched, pointer, field) ((vouched) ? (pointer)->field : BPF_CORE_READ(pointer, field))
 
 static __always_inline struct datagram_socket *datagram_socket_of(const struct sock *sk)
 {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -10,12 +12,10 @@ from typing import TYPE_CHECKING, Final
 from pytracecon.connections import Connection
 from pytracecon.errors import InvalidValue
 from pytracecon.events import Close, Event, Failed
-from pytracecon.rows import NUMBER, SUBFLOW_OF, Before, Row, Rows
+from pytracecon.rows import Before, Listed, Rows
 
 if TYPE_CHECKING:
-    from pytracecon.names.joiner import Joiner
-    from pytracecon.owners.processes import Owners
-    from pytracecon.translations import Translations
+    pass
 
 __all__ = ["Snapshot", "Snapshots"]
 
@@ -49,15 +49,8 @@ def check(limit: object) -> None:
 class Snapshots:
     """One per tracer. `note` is given what is handed over; `take` makes a snapshot of an iterator's rows."""
 
-    def __init__(
-        self,
-        names: Joiner | None,
-        owners: Owners | None,
-        translations: Translations | None,
-        fits: Callable[[Connection], bool] | None,
-    ) -> None:
-        self._serve = names, owners, translations
-        self._fits = fits
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
         self._ended: dict[int, Over] = {}
         self._too_many = 0
         self._before: Before | None = None
@@ -73,57 +66,56 @@ class Snapshots:
 
     def take(self, data: bytes, now: int, offset_ns: int, limit: int | None) -> Snapshot:
         """`data` was listed from `now` on, by the kernel's clock; `offset_ns` leads to ours."""
-        rows, before = Rows(data, *self._serve), self._before
-        ended: list[Over] = []
-        left_out = 0
+        before = self._before
+        with _uncollected():
+            listed = self._rows.read(data, offset_ns, before, limit)
+            ended = [] if before is None else self._over(listed, now, offset_ns, before)
+        left_out = listed.left_out
         if before is not None:
-            ended = self._over(rows)
-            left_out, self._too_many = self._too_many, 0
-        make = rows.maker(offset_ns, before)
-        items: list[Over | Row] = [*ended, *rows.all()]
-        if rows.has_paths or any(event.subflow_of for event in ended):
-            items = list(_with_their_paths(items))
-        made: list[Connection] = []
-        fits = self._fits
-        for at, item in enumerate(items):
-            full = limit is not None and len(made) >= limit
-            if full and fits is None:
-                left_out += len(items) - at
-                break
-            if not isinstance(item, tuple):
-                connection = self._ended_one(item, now, offset_ns, before)
-            else:
-                connection = make(item)
-                if fits is not None and not fits(connection):
-                    continue
-            if full:
-                left_out += 1
-            else:
-                made.append(connection)
-        self._before = Before(now, rows.counts)
+            left_out, self._too_many = left_out + self._too_many, 0
+        rows = ended + listed.connections
+        if listed.has_paths or any(each.subflow_of for each in ended):
+            rows = list(_with_their_paths(rows))
+        if limit is not None and len(rows) > limit:
+            left_out += len(rows) - limit
+            del rows[limit:]
+        self._before = Before(now, listed.counts)
         elapsed = None if before is None else now - before.time
-        return Snapshot(made, time_ns=now + offset_ns, elapsed_ns=elapsed, left_out=left_out)
+        return Snapshot(rows, time_ns=now + offset_ns, elapsed_ns=elapsed, left_out=left_out)
 
-    def _over(self, rows: Rows) -> list[Over]:
+    def _over(self, listed: Listed, now: int, offset_ns: int, before: Before) -> list[Connection]:
         """What has ended. Of those that are still listed as open, the next snapshot tells."""
-        over = [event for number, event in self._ended.items() if number not in rows]
-        self._ended = {number: event for number, event in self._ended.items() if number in rows}
-        return over
+        over = [event for number, event in self._ended.items() if number not in listed.places]
+        self._ended = {number: event for number, event in self._ended.items() if number in listed.places}
+        return [_ended_one(event, now, offset_ns, before) for event in over]
 
-    def _ended_one(self, event: Over, now: int, offset_ns: int, before: Before | None) -> Connection:
-        known = _SHARED[type(event)]
-        lived = event.duration_ns if isinstance(event, Close) else event.latency_ns
-        connection = Connection(
-            **dict(zip(known.names, known.values(event), strict=True)),
-            time_ns=event.time_ns - (lived or 0),
-            outcome=_OUTCOMES[type(event)],
-            state="CLOSE",
-        )
-        sent, received = connection.tx_bytes, connection.rx_bytes
-        if before is not None and sent is not None and received is not None:
-            began = 0 if lived is None else connection.time_ns - offset_ns
-            connection.tx_rate, connection.rx_rate = before.rates(int(event.conn, 16), sent, received, now, began)
-        return connection
+
+def _ended_one(event: Over, now: int, offset_ns: int, before: Before) -> Connection:
+    known = _SHARED[type(event)]
+    lived = event.duration_ns if isinstance(event, Close) else event.latency_ns
+    connection = Connection(
+        **dict(zip(known.names, known.values(event), strict=True)),
+        time_ns=event.time_ns - (lived or 0),
+        outcome=_OUTCOMES[type(event)],
+        state="CLOSE",
+    )
+    sent, received = connection.tx_bytes, connection.rx_bytes
+    if sent is not None and received is not None:
+        began = 0 if lived is None else connection.time_ns - offset_ns
+        connection.tx_rate, connection.rx_rate = before.rates(int(event.conn, 16), sent, received, now, began)
+    return connection
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """So many objects, of which none is garbage: to look for some again and again takes a fifth of it all."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 _OUTCOMES = {Close: "closed", Failed: "failed"}
@@ -141,28 +133,15 @@ class _Shared:
 _SHARED = {kind: _Shared(kind) for kind in _OUTCOMES}
 
 
-def _with_their_paths(items: list[Over | Row]) -> Iterator[Over | Row]:
+def _with_their_paths(rows: list[Connection]) -> Iterator[Connection]:
     """In the same order, save that the paths of an MPTCP connection that is among them stand behind it."""
-    paths: dict[int, list[Over | Row]] = {}
-    whole = {_number(item) for item in items if not _whole(item)}
-    for item in items:
-        if (parent := _whole(item)) in whole:
-            paths.setdefault(parent, []).append(item)
-    for item in items:
-        parent = _whole(item)
-        if parent in paths:
-            continue
-        yield item
-        if not parent:
-            yield from paths.get(_number(item), ())
-
-
-def _number(item: Over | Row) -> int:
-    return int(item[NUMBER]) if isinstance(item, tuple) else int(item.conn, 16)
-
-
-def _whole(item: Over | Row) -> int:
-    """The MPTCP connection that it is a path of, or 0."""
-    if isinstance(item, tuple):
-        return int(item[SUBFLOW_OF])
-    return 0 if item.subflow_of is None else int(item.subflow_of, 16)
+    paths: dict[str, list[Connection]] = {each.conn: [] for each in rows if each.subflow_of is None}
+    for each in rows:
+        if each.subflow_of is not None and each.subflow_of in paths:
+            paths[each.subflow_of].append(each)
+    for each in rows:
+        if each.subflow_of is None:
+            yield each
+            yield from paths[each.conn]
+        elif each.subflow_of not in paths:
+            yield each

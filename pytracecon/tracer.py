@@ -227,6 +227,7 @@ class Tracer:
     def _ready_for_snapshots(self, reader: Reader) -> tuple[Snapshots, Listing, Waiting]:
         """Before the first one nothing of this is loaded, and nobody takes note of what ends."""
         from pytracecon.listing import Listing  # noqa: PLC0415 - for those who take them
+        from pytracecon.rows import Rows  # noqa: PLC0415 - for those who take them
         from pytracecon.snapshots import Snapshots  # noqa: PLC0415 - for those who take them
         from pytracecon.waiting import Waiting  # noqa: PLC0415 - for those who take them
 
@@ -234,7 +235,8 @@ class Tracer:
             self._listing = Listing(self._loaded, self.filters, loader.object_image())
             self._waiting = Waiting()
             self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
-            self._snapshots = Snapshots(self._names, self._owners, self._translations, _fits(self.filters))
+            rows = Rows(self._names, self._owners, self._translations, _fits(self.filters))
+            self._snapshots = Snapshots(rows)
             self._events.note = self._snapshots.note
             if self._json is not None:
                 self._json.note = self._snapshots.note

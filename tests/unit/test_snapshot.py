@@ -14,6 +14,7 @@ from pytracecon.connections import Connection
 from pytracecon.decode import DIRECTIONS, OWNERS, PROTOCOLS, STATES
 from pytracecon.errors import InvalidValue
 from pytracecon.events import Close, Connect, Event, Failed, Lost
+from pytracecon.rows import Rows
 from pytracecon.snapshots import Snapshots
 from pytracecon.waiting import Waiting
 
@@ -58,7 +59,7 @@ def close(number: int, at: int, **values: Any) -> Close:
 
 
 def snapshots_of_all() -> Snapshots:
-    return Snapshots(None, None, None, None)
+    return Snapshots(Rows())
 
 
 def take(taken: Snapshots, *rows: bytes, now: int = 5 * SECOND, limit: int | None = None) -> Snapshot:
@@ -192,7 +193,7 @@ def test_what_does_not_fit_is_counted() -> None:
 
 
 def test_the_limit_counts_what_the_filters_let_through() -> None:
-    taken = Snapshots(None, None, None, lambda each: each.local_port != 4000)
+    taken = Snapshots(Rows(fits=lambda each: each.local_port != 4000))
     rows = [row(1), row(2, ("10.0.0.1", 1)), row(3), row(4, ("10.0.0.1", 2)), row(5, ("10.0.0.1", 3))]
     made = take(taken, *rows, limit=2)
     assert ([each.conn[-1] for each in made], made.left_out) == (["2", "4"], 1)
