@@ -160,12 +160,12 @@ class Board:
 
     def _count_conversations(self, whole: list[Connection], sums: _Sums) -> None:
         """No event tells of the beginning of a UDP conversation."""
-        there = frozenset(each.conn for each in whole if each.proto == "udp")
+        there = [each for each in whole if each.proto == "udp"]
         if self._refreshes > 1:
-            for each in whole:
-                if each.proto == "udp" and each.conn not in self._datagrams:
+            for each in there:
+                if each.conn not in self._datagrams:
                     sums.count(each, failed=False)
-        self._datagrams = there
+        self._datagrams = frozenset(each.conn for each in there)
 
     def _still_shown(self) -> list[Connection]:
         while self._ended and self._ended[0][0] + _LINGERS < self._refreshes:

@@ -95,12 +95,10 @@ class View:
 
     def _sorted(self, items: list[Item] | list[Connection] | list[Group]) -> list[Item]:
         """What has no value comes last, whichever way it goes; equals keep their order."""
-        value, _ = SORTS[self.by][self.sort]
-        least_first = self.least_first
-        known: list[Item] = [each for each in items if value(each) is not None]
-        unknown: list[Item] = [] if len(known) == len(items) else [each for each in items if value(each) is None]
-        known.sort(key=value, reverse=not least_first)
-        return known + unknown
+        values = list(map(SORTS[self.by][self.sort][0], items))
+        known = [at for at, value in enumerate(values) if value is not None]
+        known.sort(key=values.__getitem__, reverse=not self.least_first)
+        return [items[at] for at in known] + [items[at] for at, value in enumerate(values) if value is None]
 
     def _passes(self, item: Item) -> bool:
         """All words are somewhere in it, in any case."""
