@@ -69,7 +69,12 @@ def _chosen(view: View, board: Board, glyphs: Glyphs, key: str, character: str |
         view.freeze()
     elif character == "?":
         view.page = help_page() if view.page is None else None
-    elif view.page is None:
+    elif view.page is not None:
+        if character == "c" and view.page.words:
+            view.filter(view.page.words)
+            view.show_by("connection")
+            view.page = None
+    else:
         _of_rows(view, board, glyphs, key, character)
 
 

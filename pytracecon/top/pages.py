@@ -24,7 +24,8 @@ _HELP = """\
 Tab, p c h   rows are processes, connections or hosts
 Up, Down     choose a row; it stays chosen, wherever it moves to
 PgUp, PgDn   a screenful; Home, End
-Enter        open the row: its events with their times, and all else
+Enter        open the row: its events with their times, and all else;
+             from a process or host c leads to its connections
 s S, < >     sort by the next column, or the one before
 r            the other way round
 /            show what has these words: names, addresses, pids, states
@@ -66,7 +67,8 @@ def page_of(item: Item, view: View, board: Board, glyphs: Glyphs) -> Page:
             return [*_folded(_now(found, view.picture, glyphs), wide), "", *_life(found, board, wide)]
         return _group(found, view, board, wide, glyphs)
 
-    return Page(_title(item, glyphs), lines, of=key)
+    words = "" if isinstance(item, Connection) else f"{item.name or ''} {'' if item.pid is None else item.pid}".strip()
+    return Page(_title(item, glyphs), lines, words)
 
 
 def _again(key: object, view: View) -> Item | None:

@@ -113,6 +113,14 @@ class Terminal(LinuxDriver):
         poll.register(1, 0)
         return bool(poll.poll(0))
 
+    def _get_terminal_size(self) -> tuple[int, int]:
+        """Textual would go by COLUMNS and LINES first, which do not follow a window that is resized."""
+        try:
+            wide, high = os.get_terminal_size(1)
+        except OSError:  # it was closed
+            wide = high = 0
+        return wide or 80, high or 24
+
     def start_application_mode(self) -> None:
         self._file: Any
         self._file = self._output = _Output(1, self._end)

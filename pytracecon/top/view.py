@@ -21,8 +21,9 @@ class Page:
 
     title: str
     lines: Callable[[int], list[str]]
+    words: str = ""
+    """For the filter: those that choose the connections that it is about."""
     offset: int = 0
-    of: Key = None
 
 
 @dataclass(slots=True)

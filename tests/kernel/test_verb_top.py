@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,21 @@ def test_a_terminal_that_takes_nothing_keeps_it_from_nothing(network: Network, o
     assert await_gone(held) == set()
     assert window.settings() == window.settings_before
     window.resume()
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(network: Network, opens: Opens) -> None:
+    window = opens(*of(network), COLUMNS="10", LINES="2")  # a shell may have exported those of another window
+    window.until_shown("nothing is open")
+    window.press("\x1a")
+    stat = Path(f"/proc/{window.process.pid}/stat")
+    window.until(lambda _: stat.read_text().rpartition(")")[2].split()[0] == "T" and is_as_before(window))
+    window.process.send_signal(signal.SIGCONT)
+    window.until(lambda _: window.said.rfind(ENTERS) > window.said.rfind(LEAVES))
+    window.press("/x")
+    window.until_shown("/x_", "nothing matches x")
+    window.press("\x03")
+    assert window.status() == 0
+    assert is_as_before(window)
 
 
 def test_it_fits_any_terminal_and_follows_its_size(

@@ -393,6 +393,17 @@ def test_a_process_opens_with_its_program_its_connections_and_its_events() -> No
     drive(script, FIRST, opened())
 
 
+def test_an_open_process_leads_to_its_connections() -> None:
+    async def script(top: Driven) -> None:
+        lines = await top.press("down", "enter", "c")
+        assert lines[-1].startswith("/curl 100 (Esc: all)")
+        assert await top.first() == ["curl", "curl"]
+        await top.press("enter", "c")  # of a connection there are none
+        assert top.app.view.page is not None
+
+    drive(script)
+
+
 def test_a_host_opens_with_the_connections_of_all_processes_to_it() -> None:
     async def script(top: Driven) -> None:
         lines = await top.press("h", "down", "enter")
