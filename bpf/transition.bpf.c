@@ -58,7 +58,7 @@ static __always_inline bool watch(struct watched *fresh, const struct sock *sk, 
 	if (on(BY_OWNER))
 		return false;
 	describe(&fresh->conn, sk, protocol, direction_of(sk, protocol, from));
-	fresh->conn.flags |= CONN_PRE_EXISTING;
+	fresh->conn.flags |= anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
 	fresh->wanted = 1;
 	return true;
 }
@@ -77,6 +77,19 @@ static __always_inline void take_handshake(struct watched *known, const struct s
 	bpf_map_delete_elem(&handshakes, &key);
 }
 
+/* A path of an MPTCP connection is linked to it after its first state, and before it is established. */
+static __always_inline void take_parent(struct conn *conn, const struct sock *sk)
+{
+	struct sock *parent = conn->protocol == PROTO_TCP ? subflow_parent(sk) : NULL;
+	const struct sock_state *whole = parent ? state_of(parent) : NULL;
+
+	if (!whole)
+		return;
+	conn->subflow_of = whole->conn.id;
+	if (whole->conn.pid)
+		copy_owner(conn, &whole->conn, whole->conn.owner);
+}
+
 /* What is known by now: of the connection if it is followed, else of the socket. */
 static __always_inline void update(struct watched *known, const struct sock *sk, int from)
 {
@@ -88,6 +101,7 @@ static __always_inline void update(struct watched *known, const struct sock *sk,
 	}
 	if (from == STATE_SYN_RECV) {
 		take_tuple(&known->conn, sk);
+		take_parent(&known->conn, sk);
 		if (known->offered)
 			take_handshake(known, sk);
 	} else if (from != STATE_SYN_SENT && on(BY_OWNER)) {

@@ -268,9 +268,10 @@ def _began(kind: int, time: int, tail: list[Any]) -> int | None:
 
 _CLOSE, _FAILED = wire.KINDS["close"], wire.KINDS["failed"]
 _WITH_LATENCY = (wire.KINDS["established"], _FAILED)
-_FLOW = wire.KINDS["flow"]
+_CONNECT, _FLOW = wire.KINDS["connect"], wire.KINDS["flow"]
 _OVER = (_CLOSE, _FAILED, _FLOW)
 _STATE, _SYN_SENT = wire.KINDS["state"], STATES.index("SYN_SENT")
+_FIRST_STATES = [STATES.index("CLOSE"), _SYN_SENT]
 _WATCHED = (_STATE, wire.KINDS["retransmit"], wire.KINDS["reset"])
 
 
@@ -350,9 +351,12 @@ def decode(
                 names.label_by_address(made, remote)
         if translations is not None and remote in translations.addresses and made.netns is not None:
             ends = (made.netns, local, local_port, remote, remote_port)
+            if kind == _CONNECT or (kind == _STATE and tail[-2:] == _FIRST_STATES):
+                translations.over(ends)  # what is known is of an earlier one: of this one no packet has left yet
             translations.label(made, ends)
-            if kind in _OVER:
-                translations.over(ends)
+            # Of datagrams that go on after a pause IPVS says nothing: they go where those before went.
+            if kind in _OVER and not (isinstance(made, Flow) and made.ended == "idle"):
+                translations.over(ends, made.proto)
         events.append(made)
         at += batch[at + wire.WORDS_OFFSET] << 3
     return events

@@ -225,7 +225,8 @@ class Existing(ConnectionEvent):
 class State(ConnectionEvent):
     """TCP went from one state to another. `old` and `new` are the kernel's names; the first has no `in_old_ns`.
 
-    `meaning` is a word for people: `open`, `refused`, `gave_up`, `closed_by_client`, `closed_by_server`.
+    `meaning` is a word for people: `open`, `refused`, `gave_up`, `closed_by_client`, `closed_by_server`. What begins
+    with `service_` is a later look at how IPVS is set up, for those who ask for it.
     """
 
     event: ClassVar[str] = "state"
@@ -234,6 +235,9 @@ class State(ConnectionEvent):
     new: str | None = None
     in_old_ns: int | None = None
     meaning: str | None = None
+    service_scheduler: str | None = None
+    service_weight: int | None = None
+    service_forwarding: str | None = None
 
 
 @dataclass(slots=True)

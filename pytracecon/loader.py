@@ -29,7 +29,8 @@ from pytracecon.existing import read_existing
 from pytracecon.listing import PROGRAMS as ROW_PROGRAMS
 from pytracecon.listing import try_rows
 from pytracecon.meanwhile import Search
-from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates
+from pytracecon.modules import Modules
+from pytracecon.probes import NEEDS, Candidate, Need, Probe, candidates, has_kprobes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from pytracecon.filters import Filters
     from pytracecon.uprobes import LibcUprobes
 
-_KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of linux/bpf.h
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _MULTI = "uprobe/multi"
@@ -56,15 +56,18 @@ class Loaded:
     """Where the need "libc lookups" is met."""
     later: list[_libbpf.Object] = field(default_factory=list)
     """What was loaded when it was first asked for; it shares the maps."""
+    modules: Modules | None = None
+    """Where a need is met, or will be, by functions of a module."""
 
     @property
     def alone(self) -> list[_libbpf.Program]:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
-        when the socket's memory serves another connection.
+        when the socket's memory serves another connection. Nor do iterators: whoever runs one sees that it did.
         """
-        return [self.object.programs[probe.name] for probe in self.probes if probe.attached and probe.need != "states"]
+        hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
+        return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""
@@ -73,6 +76,8 @@ class Loaded:
                 last_to_first.callback(link.close)
             if self.libcs is not None:
                 last_to_first.callback(self.libcs.detach)
+            if self.modules is not None:
+                last_to_first.callback(self.modules.detach)
 
     def close(self) -> None:
         if self.libcs is not None:
@@ -81,6 +86,8 @@ class Loaded:
             last_to_first.callback(self.object.close)
             for opened in self.later:
                 last_to_first.callback(opened.close)
+            if self.modules is not None:
+                last_to_first.callback(self.modules.close)
 
 
 @dataclass(slots=True)
@@ -90,6 +97,8 @@ class _Trial:
     refused: dict[str, PytraceconError] = field(default_factory=dict)
     search: Search | None = None
     """For libcs, while the kernel verifies programs."""
+    waits: dict[str, str] = field(default_factory=dict)
+    """Needs whose programs are loaded and not attached yet, and what they wait for."""
 
     def choose(self, need: Need, rung: str) -> Candidate | None:
         for candidate in candidates(need, rung):
@@ -114,7 +123,7 @@ def load(filters: Filters, also: Container[str] = ()) -> Loaded:
     """
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
-    trial = _Trial()
+    trial = _Trial(waits=_waiting())
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     if filters.names:
         trial.search = Search()
@@ -132,10 +141,11 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     filters = replace(filters, probes="auto")
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
-    trial = _Trial()
+    trial = _Trial(waits=_waiting())
     with lib.trying():
         _refuse_whole_rungs(lib, trial)
     works: set[str] = set()
+    later: dict[str, PytraceconError] = {}
     for rank in range(max(len(need.candidates) for need in NEEDS)):
         # One of each need at a time, and none is essential: what is refused does not end the search.
         needs = [replace(need, candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
@@ -145,7 +155,13 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
             if (refused := try_rows(loaded)) is not None:
                 trial.refused.update(dict.fromkeys(ROW_PROGRAMS, refused))
             works.update(probe.name for probe in loaded.probes if probe.attached)
-    return dict.fromkeys(works) | trial.refused
+            waiting = [probe for probe in loaded.probes if not probe.attached and probe.need in trial.waits]
+            later |= {probe.name: UnsupportedKernel(probe.detail) for probe in waiting}
+    return dict.fromkeys(works) | later | trial.refused
+
+
+def _waiting() -> dict[str, str]:
+    return {need.name: what for need in NEEDS if (what := need.waits) is not None}
 
 
 def _settle(lib: _libbpf.Libbpf, image: bytes, filters: Filters, needs: list[Need], trial: _Trial) -> Loaded:
@@ -176,7 +192,7 @@ def _refuse_whole_rungs(lib: _libbpf.Libbpf, trial: _Trial) -> None:
     if not uprobe_multi.known(lib):
         cause = UnsupportedKernel("this kernel has no links of many uprobes (Linux 6.6 has)")
         trial.refused.update(dict.fromkeys(("resolver_enter_multi", "resolver_return_multi"), cause))
-    if not _KPROBE_EVENTS.exists():
+    if not has_kprobes():
         trial.refuse_rung("kprobe", UnsupportedKernel("this kernel has no kprobes (CONFIG_KPROBES)"))
     try:
         # Type 1 is no function, so it never loads: a kernel that knows fentry looks at that, and one that does not
@@ -191,7 +207,7 @@ def _refuse_whole_rungs(lib: _libbpf.Libbpf, trial: _Trial) -> None:
 def _require(needs: list[Need], chosen: dict[str, Candidate | None], rung: str, trial: _Trial) -> None:
     """Raise for an essential need that is not met, and for any that the forced rung could meet and does not."""
     for need in needs:
-        if chosen[need.name] is not None or not (need.essential or rung != "auto"):
+        if chosen[need.name] is not None or need.name in trial.waits or not (need.essential or rung != "auto"):
             continue
         cause = next(
             trial.refused[name]
@@ -244,9 +260,36 @@ def _attempt(
         for need in needs:
             if not _attach(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
                 return None
+        attached = {
+            name
+            for need, group in wanted.items()
+            for name in group
+            if name not in trial.refused and need not in trial.waits
+        }
+        loaded = Loaded(opened, links, list(_outcome(needs, chosen, attached, trial)), libcs)
+        loaded.modules = _follow_modules(loaded, needs, wanted)
         on_failure.pop_all()
-    attached = {name for group in wanted.values() for name in group if name not in trial.refused}
-    return Loaded(opened, links, list(_outcome(needs, chosen, attached, trial)), libcs)
+    return loaded
+
+
+def _follow_modules(loaded: Loaded, needs: list[Need], wanted: dict[str, list[str]]) -> Modules | None:
+    """None if nothing that was taken is on a module's functions."""
+    programs = {
+        need.module: [loaded.object.programs[name] for name in wanted[need.name]]
+        for need in needs
+        if need.module is not None and need.name in wanted
+    }
+    if not programs:
+        return None
+
+    def told(program: _libbpf.Program, refused: PytraceconError | None) -> None:
+        for at, probe in enumerate(loaded.probes):
+            if probe.name == program.name:
+                detail = "" if refused is None else str(refused)
+                loaded.probes[at] = replace(probe, attached=refused is None, detail=detail)
+
+    attached = {probe.name for probe in loaded.probes if probe.attached}
+    return Modules(programs, {module for module, group in programs.items() if group[0].name in attached}, told)
 
 
 def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial: _Trial) -> LibcUprobes | None:
@@ -358,7 +401,7 @@ def _attach(
     links: list[_libbpf.Link],
 ) -> bool:
     """False if something that the candidate cannot do without was refused, or another of `either` can be tried."""
-    if candidate is None or need.name in ("existing", "snapshot", "libc lookups"):
+    if candidate is None or need.name in ("existing", "snapshot", "libc lookups") or need.name in trial.waits:
         return True
     for name in names:
         try:
@@ -383,5 +426,7 @@ def _outcome(
                     yield Probe(need.name, candidate.rung, name, attached=True)
                 elif name in trial.refused:
                     yield Probe(need.name, candidate.rung, name, attached=False, detail=str(trial.refused[name]))
+                elif candidate is chosen[need.name] and need.name in trial.waits:
+                    yield Probe(need.name, candidate.rung, name, attached=False, detail=trial.waits[need.name])
             if candidate is chosen[need.name]:
                 break

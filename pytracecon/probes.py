@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import wire
+from pytracecon.modules import is_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,15 @@ class Need:
     costs: str
     essential: bool = False
     wanted: Callable[[Filters], bool] = field(default=lambda _filters: True)
+    module: str | None = None
+    """The kernel module whose functions the programs are on. While it is not loaded, they wait for it."""
+
+    @property
+    def waits(self) -> str | None:
+        """What for; None if for nothing."""
+        if self.module is None or is_loaded(self.module):
+            return None
+        return f"{self.module} is not loaded (modprobe {self.module}): a tracer attaches this as soon as it is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,10 @@ class Probe:
     detail: str = ""
 
 
+def has_kprobes() -> bool:
+    return Path("/sys/bus/event_source/devices/kprobe").exists()
+
+
 def _of_processes(filters: Filters) -> bool:
     return bool(filters.pids)
 
@@ -74,15 +88,6 @@ def _of_names(filters: Filters) -> bool:
 
 def _of_owners(filters: Filters) -> bool:
     return filters.processes
-
-
-def ipvs_is_loaded() -> bool:
-    """Where it is not, trying would cost every start a second load."""
-    return Path("/sys/module/ip_vs").exists()
-
-
-def _of_services(_filters: Filters) -> bool:
-    return ipvs_is_loaded()
 
 
 def _of_states(filters: Filters) -> bool:
@@ -237,7 +242,7 @@ NEEDS = (
         "services",
         (Candidate("kprobe", ("service_chosen",)),),
         "no real servers behind the virtual addresses of IPVS",
-        wanted=_of_services,
+        module="ip_vs",
     ),
     Need(
         "programs",

@@ -17,7 +17,6 @@ from pytracecon.ring import Ring, SharedPages
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
@@ -103,14 +102,17 @@ class Reader:
         cpus = loaded.object.lib.num_possible_cpus()
         self._ring = Ring(loaded.object.maps["ring"], cpus)
         self._pages = SharedPages(loaded.object.maps["counters"], loaded.object.maps["shared"], cpus)
-        self._alone: list[Program] = loaded.alone
+        self._loaded = loaded
         self._names = names
         self._libcs = libcs
+        self._modules = loaded.modules
         self._sweep = sweep_of(loaded, self._pages, idle_ns)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
         self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
         self.epoll.register(self._wake, select.EPOLLIN)
+        if self._modules is not None and self._modules.fd is not None:
+            self.epoll.register(self._modules.fd, select.EPOLLIN)
         self._read = 0
         self._lookups = 0
         self.left_out = 0
@@ -175,7 +177,7 @@ class Reader:
         self.drained = self._ring.unread() == 0
         if self.drained:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
-            for each in (self._libcs, self._sweep):
+            for each in (self._libcs, self._modules, self._sweep):
                 if each is not None:
                     each.look()
         return taken
@@ -204,7 +206,8 @@ class Reader:
 
     def until_due(self, timeout: float | None) -> float | None:
         """`timeout`, or less if something has to be done before although nothing happens."""
-        deadlines = [each.deadline for each in (self._names, self._libcs, self._sweep) if each is not None]
+        others = (self._libcs, self._modules, self._sweep)
+        deadlines = [each.deadline for each in (self._names, *others) if each is not None]
         due = [deadline for deadline in deadlines if deadline is not None]
         if not due:
             return timeout
@@ -240,7 +243,7 @@ class Reader:
     def missed(self, offset: int) -> list[Event]:
         """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
         self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._alone)
+        misses = sum(program.info().recursion_misses for program in self._loaded.alone)
         if misses <= self._missed:
             return []
         count, self._missed = misses - self._missed, misses

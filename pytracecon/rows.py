@@ -15,6 +15,7 @@ from pytracecon import wire
 from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
 from pytracecon.decode import APPS, DIRECTIONS, OWNERS, PROTOCOLS, STATES, address, name
+from pytracecon.translations import raw
 
 if TYPE_CHECKING:
     from pytracecon.events import Process
@@ -178,7 +179,8 @@ class Rows:
             made.app = APPS[app]
             made.rtt_ns = rtt or None
             if known & _TOTALS:
-                made.tx_bytes, made.tx_acked, made.rx_bytes = tx_bytes, tx_acked, rx_bytes
+                made.tx_bytes, made.rx_bytes = tx_bytes, rx_bytes
+                made.tx_acked = None if proto == "udp" else tx_acked
                 made.retransmits = retransmits if proto == "tcp" else None
                 if before is not None:
                     made.tx_rate, made.rx_rate = before.rates(number, tx_bytes, rx_bytes, time, began)
@@ -198,21 +200,23 @@ class Rows:
             if subflow_of:
                 made.subflow_of = words(subflow_of).hex()
                 listed.has_paths = True
-            if remote_port:
-                ends[netns, proto, local, local_port, remote, remote_port] = made
-                other = end_of((netns, proto, remote, remote_port, local, local_port))
-                if other is not None:
-                    if isinstance(other, str):
-                        made.peer = other
-                    else:
-                        made.peer, other.peer = other.conn, conn
             if remote in named and self._names is not None:
                 if made.direction == "out":
                     self._names.label(made, subflow_of or number, key, made.cgroup or 0, remote, began or None)
                 else:
                     self._names.label_by_address(made, remote)
+            there, there_port = remote, remote_port
             if remote in translated and self._translations is not None:
                 self._translations.label(made, (netns or 0, local, local_port, remote, remote_port))
+                there, there_port = _really(made, there, there_port)
+            if there_port:
+                ends[netns, proto, local, local_port, there, there_port] = made
+                other = end_of((netns, proto, there, there_port, local, local_port))
+                if other is not None:
+                    if isinstance(other, str):
+                        made.peer = other
+                    else:
+                        made.peer, other.peer = other.conn, conn
             if fits is not None:
                 if not fits(made):
                     places[number] = -1
@@ -248,6 +252,12 @@ class Rows:
             self._owners.of((number, cgroup, pid, born)) if self._owners is not None and number else None,
             (pid, born),
         )
+
+
+def _really(made: Connection, remote: bytes, port: int) -> tuple[bytes, int]:
+    """Who has the other end of what a rule sends elsewhere."""
+    real = made.service or made.nat
+    return (remote, port) if real is None else (raw(real.addr), real.port)
 
 
 def _meet(ends: dict[Ends, Connection | str], mine: Ends, conn: str) -> None:

@@ -7,6 +7,7 @@
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
     tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
     tracer.snapshot()                            # what is open now, and what ended since the snapshot before
+    tracer.complete(event)                       # fills in where it really goes, if that became known since
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
     tracer.probes                                # what is attached, what is not and why
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from pytracecon.connections import Connection
-    from pytracecon.events import Event
+    from pytracecon.events import ConnectionEvent, Event
     from pytracecon.json_lines import Json, JsonBatch
     from pytracecon.listing import Listing
     from pytracecon.names.joiner import Joiner
@@ -126,6 +127,10 @@ class Tracer:
             on_failure.callback(self._reader.close)
             existing.follow_children(self._loaded, self.filters)
             existing.read_existing(self._loaded)
+            if self._loaded.modules is not None:
+                self._loaded.modules.on_attached = lambda _module: self._read_services()
+            if any(probe.need == "services" and probe.attached for probe in self._loaded.probes):
+                self._read_services()
             on_failure.pop_all()
         _living.add(self)
 
@@ -138,6 +143,11 @@ class Tracer:
                 self._loaded.libcs.started(program.pid, program.time)
 
         return Joiner(self.filters, address, started, self._owners)
+
+    def _read_services(self) -> None:
+        from pytracecon.ipvs_table import decided  # noqa: PLC0415 - for where there is IPVS
+
+        self._translations.take_table(decided(self.filters.netns))
 
     def _new_owners(self) -> Owners:
         from pytracecon.owners.processes import Owners  # noqa: PLC0415 - for those who want to know
@@ -241,6 +251,10 @@ class Tracer:
             if self._json is not None:
                 self._json.note = self._snapshots.note
         return self._snapshots, self._listing, self._waiting
+
+    def complete(self, event: ConnectionEvent) -> None:
+        """Fill in `service` and `nat`, if they became known since: they come just behind a connection's first event."""
+        self._translations.complete(event)
 
     def _read(self, form: Form[T], timeout: float | None) -> list[T]:
         reader = self._use()

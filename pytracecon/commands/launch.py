@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
+    from pytracecon.tracer import Tracer
+    from pytracecon.views.beginnings import Beginnings
 
 __all__ = ["coloured", "launch"]
 
@@ -29,11 +31,12 @@ def launch(
     shows: Callable[[Event], bool] | None,
     every_format: bool = False,
     interval: float | None = None,
+    holds: Callable[[Tracer], Beginnings] | None = None,
 ) -> int:
     """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
 
-    With `every_format` it is `table` that makes the output of each. One that sums up does so every `interval` seconds
-    too, not only at the end.
+    `holds` keeps back what is not complete yet. With `every_format` it is `table` that makes the output of each. One
+    that sums up does so every `interval` seconds too, not only at the end.
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
@@ -57,6 +60,7 @@ def launch(
             count=count,
             duration=duration,
             interval=interval,
+            holds=holds,
             fail_on_loss=options.fail_on_loss,
             verbose=options.verbose,
             json=options.format == "json" and not every_format,

@@ -16,6 +16,7 @@ from pytracecon.tracer import Stats, Tracer
 if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.probes import Probe
+    from pytracecon.views.beginnings import Beginnings
 
 __all__ = ["Session", "identity", "names", "totals"]
 
@@ -42,9 +43,12 @@ class Session:
     interval: float | None = None
     fail_on_loss: bool = False
     verbose: int = 0
+    holds: Callable[[Tracer], Beginnings] | None = None
+    """Gives what keeps events back that are not complete yet."""
     json: bool = False
     """The output is JSON lines: the tracer makes them itself where nobody has to see the events."""
     output: Output = field(init=False)
+    _held: Beginnings | None = None
     _left_out: int = 0
     _losses: int = 0
 
@@ -67,11 +71,12 @@ class Session:
             say(f"tracing {self.what} ({attached} probes; names: {names(tracer.probes)}). Ctrl-C ends.")
         started = time.monotonic()
         self.output = self.makes(self.sink)
+        self._held = None if self.holds is None else self.holds(tracer)
         status = unread = failed = 0
         try:
             self.sink.begin(self.output.header())
             self._pump(tracer, None if self.duration is None else started + self.duration)
-            self._left_out += _drained(tracer)
+            self._left_out += _drained(tracer) + self._held_back
         except ReaderGone:
             unread = self._unwritten() + _drained(tracer)
         except OutputFailed as error:
@@ -89,7 +94,8 @@ class Session:
         """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
         due = None if self.interval is None else time.monotonic() + self.interval
         while not tracer.stopped:
-            if not self._transfer(tracer, self._patience(deadline, due)):
+            turn = None if self._held is None else self._held.deadline
+            if not self._transfer(tracer, self._patience(deadline, due, turn)):
                 self._be_idle()
             if self.count == 0:
                 break
@@ -101,6 +107,8 @@ class Session:
             if deadline is not None and now >= deadline:
                 tracer.stop()
                 deadline = None
+        if self._held is not None and self.count != 0:
+            self._write(self._held.rest())
         self._sum_up(last=True)
         self.sink.flush()
 
@@ -110,7 +118,11 @@ class Session:
             self.sink.flush()
 
     def _unwritten(self) -> int:
-        return self.sink.unwritten + (self.output.untold if isinstance(self.output, Summary) else 0)
+        return self._held_back + self.sink.unwritten + (self.output.untold if isinstance(self.output, Summary) else 0)
+
+    @property
+    def _held_back(self) -> int:
+        return 0 if self._held is None else len(self._held)
 
     def _be_idle(self) -> None:
         if self.sink.pending:
@@ -120,13 +132,15 @@ class Session:
 
     def _transfer(self, tracer: Tracer, patience: float | None) -> bool:
         """One batch; False if there was none."""
-        if self.json and self.shows is None and self.count is None:
+        if self.json and self.shows is None and self.count is None and self._held is None:
             batch = tracer.read_json(patience)
             self._losses += batch.losses
             if batch.events:
                 self.sink.write([(batch.data, batch.events)])
             return batch.events > 0
         events = tracer.read(patience)
+        if self._held is not None:
+            events = self._held.take(events)
         if events:
             self._write(events)
         return bool(events)

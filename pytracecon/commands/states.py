@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
+    from pytracecon.tracer import Tracer
     from pytracecon.views.answers import Answers
+    from pytracecon.views.beginnings import Beginnings
 
 _EXAMPLES = """\
 examples:
@@ -58,6 +60,11 @@ class _States(Tool):
             action="store_true",
             help="with the real server: behind IPVS or a packet filter's rule; and with --meaning",
         )
+        group.add_argument(
+            "--service-details",
+            action="store_true",
+            help="and how IPVS is set up: the service's scheduler, the server's weight and how it is reached",
+        )
         group.add_argument("--service-only", action="store_true", help="that, of connections through IPVS alone")
 
     def add_formats(self, formats: Formats) -> None:
@@ -80,14 +87,10 @@ class _States(Tool):
             raise InvalidValue(
                 "-s: it has the fields of tcpstates; leave --show out, or take --format csv with every key"
             )
-        from pytracecon.probes import ipvs_is_loaded  # noqa: PLC0415 - not for --help
-
-        if _with_services(options) and not ipvs_is_loaded():
-            missing = "IPVS is not loaded here (modprobe ip_vs)"
-            if options.service_only:
-                raise InvalidValue(f"--service-only: {missing}: no connection goes through it")
-            say(f"{missing}: of services only the rules of packet filters are seen; start again when it is")
-        return super().given(options)
+        given = super().given(options)
+        if _with_services(options):
+            _judge_services(options)
+        return given
 
     def shows_names(self, options: argparse.Namespace) -> bool:
         """What sees the packets that name connections sees where these go, too."""
@@ -106,6 +109,22 @@ class _States(Tool):
 
         return served
 
+    def holds(self, options: argparse.Namespace) -> Callable[[Tracer], Beginnings] | None:
+        if not _with_services(options):
+            return None
+
+        def make(tracer: Tracer) -> Beginnings:
+            from pytracecon.views.beginnings import Beginnings  # noqa: PLC0415 - not for --help
+
+            return Beginnings(tracer.complete, alone=options.service_only, finish=finish)
+
+        finish = None
+        if options.service_details:
+            from pytracecon.virtual_services import VirtualServices  # noqa: PLC0415 - for those who ask for it
+
+            finish = VirtualServices().fill
+        return make
+
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
         from pytracecon.views import states  # noqa: PLC0415 - not for --help
 
@@ -117,6 +136,7 @@ class _States(Tool):
                     utc=options.utc,
                     meaning=options.meaning or _with_services(options),
                     service=_with_services(options),
+                    details=options.service_details,
                 )
             )
         shown = states.cells(
@@ -126,12 +146,26 @@ class _States(Tool):
             wide=options.wide,
             meaning=options.meaning or _with_services(options),
             service=_with_services(options),
+            details=options.service_details,
         )
         return states.table([*shown, *show.columns(options)], target.terminal_width)
 
 
+def _judge_services(options: argparse.Namespace) -> None:
+    from pytracecon.modules import is_loaded  # noqa: PLC0415 - neither is for --help
+    from pytracecon.probes import has_kprobes  # noqa: PLC0415
+
+    if not has_kprobes():
+        missing = "this kernel has no kprobes (CONFIG_KPROBES), by which alone it is seen what IPVS does"
+        if options.service_only:
+            raise InvalidValue(f"--service-only: {missing}; --service shows the rules of packet filters")
+        say(f"{missing}: of services only the rules of packet filters are shown")
+    elif not is_loaded("ip_vs"):
+        say("IPVS is not loaded here (modprobe ip_vs): its services are shown as soon as it is")
+
+
 def _with_services(options: argparse.Namespace) -> bool:
-    return bool(options.service or options.service_only)
+    return bool(options.service or options.service_only or options.service_details)
 
 
 VERB = _States()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
+    from pytracecon.tracer import Tracer
     from pytracecon.views.answers import Answers
+    from pytracecon.views.beginnings import Beginnings
 
 __all__ = ["Tool"]
 
@@ -102,6 +104,7 @@ class Tool(ABC):
                 what=self.what,
                 table=lambda target: self.table(options, answers, target),
                 shows=self.shows(options, answers),
+                holds=self.holds(options),
             )
 
     def keywords(self, options: argparse.Namespace) -> dict[str, Any]:
@@ -123,6 +126,10 @@ class Tool(ABC):
             given["processes"] = False
         Filters.parse(**given)
         return given
+
+    def holds(self, _options: argparse.Namespace) -> Callable[[Tracer], Beginnings] | None:
+        """What keeps events back that are not complete yet."""
+        return None
 
     def shows(self, options: argparse.Namespace, answers: Answers) -> Callable[[Event], bool] | None:
         """In the table no lookups, which `answers` keeps; nor, unless -v is given, paths of what has a row itself."""

@@ -52,7 +52,7 @@ _KEYS_OF: dict[type[Event], frozenset[str]] = {}
 # Told only where there is something to be told of. That they are absent is known.
 _EXCEPTIONS = frozenset(
     {"v4_mapped", "tid", "thread", "args_cut", "host_candidates", "pre_existing", "subflow_of", "partial"}
-    | {"fastopen", "within"}
+    | {"fastopen", "within", "service_scheduler", "service_weight", "service_forwarding"}
 )
 
 

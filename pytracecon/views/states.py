@@ -31,10 +31,11 @@ def cells(
     wide: bool = False,
     meaning: bool = False,
     service: bool = False,
+    details: bool = False,
 ) -> list[Cell]:
     """In the widths of libbpf's tcpstates. `wide`: with room for IPv6, and the family.
 
-    `service`: with the real server, behind IPVS or else behind a packet filter's rule.
+    `service`: with the real server, behind IPVS or else behind a packet filter's rule; `details`: and with its own.
     """
     width = _WIDE_ADDRESS if wide else _ADDRESS
     shown = [clock(utc=utc)] if time else []
@@ -46,6 +47,7 @@ def cells(
     shown += [_unless_it_listens(address("RADDR", "remote", width)), _unless_it_listens(port("RPORT", "remote", 5))]
     shown += _CHANGE
     shown += [_SERVICE] if service else []
+    shown += _DETAILS if details else []
     return [*shown, _MEANING] if meaning else shown
 
 
@@ -61,13 +63,20 @@ class Field(NamedTuple):
 
 
 def fields(
-    *, time: bool = False, timestamp: bool = False, utc: bool = False, meaning: bool = False, service: bool = False
+    *,
+    time: bool = False,
+    timestamp: bool = False,
+    utc: bool = False,
+    meaning: bool = False,
+    service: bool = False,
+    details: bool = False,
 ) -> list[Field]:
     """The eleven of bcc's tcpstates, behind the times that are asked for."""
     shown = [Field("TIME", clock(utc=utc).of)] if time else []
     shown += [Field("TIME(s)", since_first(6).of)] if timestamp else []
     shown += _FIELDS
     shown += [Field("SERVICE", lambda event: str(event.service or event.nat or ""))] if service else []
+    shown += [Field(cell.column.name, cell.of) for cell in _DETAILS] if details else []
     return [*shown, Field("MEANING", lambda event: event.meaning)] if meaning else shown
 
 
@@ -134,6 +143,11 @@ _CHANGE = [
     Cell(Column("MS", 9, 12), lambda event: _milliseconds(event) or UNKNOWN),
 ]
 _SERVICE = Cell(Column("SERVICE", 21, 47), lambda event: str(event.service or event.nat or ""))
+_DETAILS = [
+    Cell(Column("SCHEDULER", 9, 16), lambda event: cell(event.service_scheduler or "")),
+    Cell(Column("WEIGHT", 6, 10), lambda event: "" if event.service_weight is None else str(event.service_weight)),
+    Cell(Column("FORWARDING", 14, 14), lambda event: event.service_forwarding or ""),
+]
 _MEANING = Cell(Column("MEANING", 16, 16), lambda event: event.meaning or "")
 _FIELDS = [
     Field("SKADDR", lambda event: event.conn),

@@ -22,7 +22,7 @@ import pytracecon
 from pytracecon import PytraceconError, Tracer, cli
 from pytracecon.filters import Filters
 from pytracecon.filters.values import EVENTS
-from pytracecon.probes import NEEDS, RUNGS, WATCHED, candidates, ipvs_is_loaded
+from pytracecon.probes import NEEDS, RUNGS, WATCHED, candidates
 from traffic.leftovers import await_gone, bpf_ids, bpf_ids_of_others
 
 PACKAGE = Path(pytracecon.__file__).parent
@@ -171,14 +171,14 @@ def mounts(kind: str) -> list[str]:
     return output("findmnt", "-n", "-l", "-t", kind, "-o", "TARGET").split()
 
 
-EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED)}
+EVERYTHING: Any = {"pid": os.getpid(), "events": (*EVENTS, *WATCHED, "flow")}
 """For this every need is wanted, but for what there is not (IPVS)."""
 
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_a_rung_works_where_the_doctor_says_so(told: Any, rung: str) -> None:
     """Forced upon a tracer, it is taken or refused, exactly as the table says."""
-    wanted = [need for need in NEEDS if need.wanted(Filters.parse(**EVERYTHING))]
+    wanted = [need for need in NEEDS if need.wanted(Filters.parse(**EVERYTHING)) and not need.waits]
     needs = [need for need in told["needs"] if need["need"] in {each.name for each in wanted}]
     columns = [[each["works"] for each in need["candidates"] if each["rung"] == rung] for need in needs]
     if all(any(column) for column in columns if column):
@@ -219,7 +219,7 @@ def test_everything_is_tried_and_nothing_stays() -> None:
     assert done.stdout.endswith("\nTCP connections can be traced.\n")
     table = done.stdout.partition("\nNEED ")[2]
     named = re.findall(r"^(\S+(?: \S+)?)  .*(?:fentry|kprobe|tracepoint|iterator|uprobe)$", table, re.MULTILINE)
-    assert named == [need.name for need in NEEDS if need.name != "services" or ipvs_is_loaded()]
+    assert [name for name in named if name != "services"] == [need.name for need in NEEDS if need.module is None]
 
 
 @pytest.mark.slow(reason="starts a Python that no kernel has a say in")

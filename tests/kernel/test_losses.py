@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytracecon import Close, ConnectionEvent, Event, Lost, Tracer, reader
+from pytracecon import Close, ConnectionEvent, Event, Lost, State, Tracer, reader
 from traffic.end import End, connect, listen
 from traffic.network import Network
 from traffic.trace import Trace
@@ -126,7 +126,7 @@ def crowd(network: Network) -> Callable[[], list[tuple[End, End]]]:
 def test_a_full_map_is_counted_and_marked_and_bytes_stay_exact(
     traced: Callable[..., Trace], network: Network, crowd: Callable[[], list[tuple[End, End]]]
 ) -> None:
-    trace = traced(netns=network.path, max_connections=16)
+    trace = traced(netns=network.path, max_connections=16, events="connect,established,accept,close,state")
     pairs = crowd()
     for near, far in pairs:
         near.close()
@@ -149,6 +149,10 @@ def test_a_full_map_is_counted_and_marked_and_bytes_stay_exact(
     whole = [event for event in closes if not event.partial]
     assert 0 < len(whole) <= 16 + 16
     assert all(event.duration_ns for event in whole)
+    states = [event for event in trace.events if isinstance(event, State)]
+    assert {event.pre_existing for event in states} == {None}, "none is older than the tracer"
+    unknown = [event for event in states if event.pid is None]
+    assert unknown and all(event.partial for event in unknown)
 
 
 def test_room_in_the_map_is_used_again(traced: Callable[..., Trace], network: Network) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from itertools import islice
 import msgspec
 import pytest
 
-from pytracecon import Lost, Tracer, listing, waiting
+from pytracecon import Endpoint, Lost, Tracer, listing, waiting
 from pytracecon.errors import InvalidValue, TracerClosed, UnsupportedKernel
 from traffic.actor import Actor
-from traffic.end import End, close, listen, pair
+from traffic.end import End, close, connect, listen, pair
 from traffic.listed import facts, row_of, rows_of
 from traffic.network import Network
+from traffic.resolver import Place
 from traffic.trace import Trace
 
 pytestmark = pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
@@ -138,16 +140,16 @@ def test_nobody_who_takes_snapshots_alone_fills_the_memory(
     assert stats.delivered == (stats.handed - 1) + stats.left_out + stats.lost_queue
 
 
-def test_rates_are_bytes_over_the_time_between(trace: Trace, client: Actor, server: Actor) -> None:
+def test_rates_are_bytes_over_the_time_between(tracer: Tracer, client: Actor, server: Actor) -> None:
     near, far = pair(client, listen(server))
     near.send(1000)
     far.receive_all()
-    before = trace.tracer.snapshot(limit=None)
+    before = tracer.snapshot()
     near.send(50_000)
     far.receive_all()
     far.send(700)
     near.receive_all()
-    after = trace.tracer.snapshot(limit=None)
+    after = tracer.snapshot()
     assert after.elapsed_ns == after.time_ns - before.time_ns
     for end, sent, received in ((near, 50_000, 700), (far, 700, 50_000)):
         then, now = row_of(before, end), row_of(after, end)
@@ -188,6 +190,38 @@ def test_what_an_owner_is(traced: Callable[..., Trace], network: Network) -> Non
     assert row.parents
 
 
+def test_the_name_that_an_open_connection_has(traced: Callable[..., Trace], place: Place) -> None:
+    """Also of one that was never told of since it has it."""
+    tracer = traced(netns=place.path, names=True).tracer
+    alice = place.actor("alice")
+    addr = alice.do("lookup", "one.test", 4, 1).extra["addresses"][0]
+    near, far = pair(alice, place.web, to=addr)
+    rows = tracer.snapshot()
+    assert facts(row_of(rows, near), "host", "host_source") == ("one.test", "getaddrinfo")
+    assert row_of(rows, far).host is None
+    close(near, far)
+    assert facts(row_of(tracer.snapshot(), near), "host", "outcome") == ("one.test", "closed")
+
+
+def test_the_other_end_behind_a_rule_of_a_packet_filter(
+    traced: Callable[..., Trace], network: Network, client: Actor, server: Actor
+) -> None:
+    tracer = traced(netns=network.path, names=True).tracer
+    listener = listen(server, "0.0.0.0")
+    network.ip("address add 10.99.0.1/24 dev lo")
+    network.run(
+        "nft",
+        "add table ip t; add chain ip t out { type nat hook output priority -100; }; "
+        f"add rule ip t out ip daddr 10.99.0.9 tcp dport 80 dnat to 10.99.0.1:{listener.address[1]}",
+    )
+    near = connect(client, ("10.99.0.9", 80))
+    far = listener.accept()
+    rows = tracer.snapshot()
+    here, there = row_of(rows, near), row_of(rows, far)
+    assert here.nat == Endpoint("10.99.0.1", listener.address[1])
+    assert (here.peer, there.peer) == (there.conn, here.conn)
+
+
 def test_a_table_that_is_full_costs_no_row(traced: Callable[..., Trace], network: Network) -> None:
     client, server = network.actor("client"), network.actor("server")
     listener = listen(server)
@@ -216,6 +250,20 @@ def test_it_says_why_there_can_be_none(tracer: Tracer, monkeypatch: pytest.Monke
     tracer.close()
     with pytest.raises(TracerClosed, match="this tracer is closed"):
         tracer.snapshot()
+
+
+def test_descriptors_are_given_back(network: Network) -> None:
+    def own() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = own()
+    with Tracer(netns=network.path, names=False) as tracer:
+        tracer.snapshot()
+        loaded = own()
+        for _ in range(20):
+            tracer.snapshot()
+        assert own() == loaded
+    assert own() == before
 
 
 def test_nothing_is_loaded_before_the_first_one(tracer: Tracer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -186,6 +187,25 @@ def test_a_connection_older_than_the_tracer_has_states_from_then_on(
         assert len({event.conn for event in events}) == 1
 
 
+def test_each_state_of_a_path_says_which_mptcp_connection_it_is_of(
+    trace: Trace, network: Network, client: Actor, server: Actor
+) -> None:
+    if client.attempt("socket", 4, "mptcp").errno:
+        pytest.skip("no MPTCP in this kernel")
+    network.sysctl("net.mptcp.enabled", 1)
+    near, far = pair(client, listen(server, mptcp=True))
+    near.send(1000)
+    far.receive_all()
+    close(near, far)
+    trace.settle()
+    for end in (near, far):
+        states = [event for event in of(trace, end) if isinstance(event, State)]
+        (whole,) = {event.conn for event in states if event.proto == "mptcp"}
+        path: list[ConnectionEvent] = [event for event in states if event.proto == "tcp"]
+        assert {event.subflow_of for event in path} == {whole}
+        assert changes(path)[:2] == (OPENING if end is near else TAKING)
+
+
 # Segments that are sent again. The kernel's own counters are the truth.
 
 
@@ -277,3 +297,27 @@ def test_each_segment_of_data_that_is_sent_again_is_told(
     told = retransmits(trace, network)
     assert sum(event.segments or 0 for event in told) == client.segments_resent > 0
     assert {(event.segment, event.pid) for event in told} == {("data", client.pid)}
+
+
+def test_what_a_bad_line_loses_is_told_as_often_as_the_kernel_counts_it(
+    trace: Trace, network: Network, client: Actor, listener: Listener
+) -> None:
+    """Both ends send and lose: the counts are of the whole namespace. What was lost last is sent again afterwards."""
+    tc = f"PATH=$PATH:/usr/sbin:/sbin exec nsenter --net={network.path} tc qdisc"
+    if subprocess.run(
+        ["sh", "-c", f"{tc} add dev lo root netem loss 25%"], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("no netem in this kernel")
+    while client.segments_resent < 3:
+        near, far = pair(client, listener)
+        near.send(20_000)
+        far.receive_all()
+        close(near, far)
+    subprocess.run(["sh", "-c", f"{tc} del dev lo root"], check=True)
+
+    def counted(*kinds: str) -> int:
+        return sum(each.segments or 0 for each in retransmits(trace, network) if each.segment in kinds)
+
+    assert trace.until(lambda _: counted("syn", "synack", "data", "fin") == client.segments_resent, within=20)
+    assert counted("syn", "synack") == network.syns_resent
+    assert {event.pid for event in retransmits(trace, network)} <= {client.pid, listener.actor.pid}

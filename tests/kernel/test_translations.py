@@ -9,8 +9,9 @@ import pytest
 
 from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed
 from traffic.actor import Actor
-from traffic.end import End, close, connect, listen
+from traffic.end import End, begin_connect, close, connect, listen
 from traffic.network import Network
+from traffic.peers import Ours, tracing
 from traffic.trace import Trace
 
 VIRTUAL = {4: "10.99.0.9", 6: "fd99::9"}
@@ -111,3 +112,29 @@ def test_json_has_it_as_an_object_and_what_goes_straight_has_none(
     while batch := tracer.read_json(timeout=10).data:
         lines += [json.loads(line) for line in batch.splitlines()]
     assert [line.get("nat") for line in lines] == [{"addr": REAL[4], "port": 9}, None]
+
+
+@pytest.mark.slow(reason="starts a Python for each; the kernel side tells the same of every verb")
+def test_states_have_it_from_the_first_row_on(
+    network: Network, client: Actor, server: Actor, virtual: Callable[[int, int, int], tuple[str, int]]
+) -> None:
+    """Of one that is answered, and of one that waits for it."""
+    listener = listen(server, "0.0.0.0")
+    real = f"{REAL[4]}:{listener.address[1]}"
+    answered = virtual(4, 80, listener.address[1])
+    network.run("nft", "add rule ip t out ip daddr 10.99.0.9 tcp dport 81 dnat to 10.99.0.1:81")
+    network.run("nft", "add table ip f; add chain ip f in { type filter hook input priority 0; }")
+    network.run("nft", "add rule ip f in tcp dport 81 drop")
+    options = f"--service --direction out --netns {network.path}"
+    table, lines = Ours("states", options), Ours("states", f"--format json {options}")
+    with tracing([table, lines]):
+        close(connect(client, answered), listener.accept())
+        attempt = begin_connect(client, (VIRTUAL[4], 81), how="nonblock")
+        attempt.await_resent()
+        rows = [line.split()[7:] for line in table.lines()[1:]]
+        events = [json.loads(line) for line in lines.lines()]
+    assert [row[:3] for row in rows] == [[event["old"], "->", event["new"]] for event in events]
+    assert rows[0] == ["CLOSE", "->", "SYN_SENT", "0.000", real, "open"]
+    assert rows[-1] == ["CLOSE", "->", "SYN_SENT", "0.000", f"{REAL[4]}:81", "open"]
+    assert {row[4] for row in rows[:-1]} == {real}
+    assert [event["nat"]["port"] for event in events] == [listener.address[1]] * (len(events) - 1) + [81]

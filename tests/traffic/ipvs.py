@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import struct
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, inet_ntoa
 
+from pytracecon.probes import has_kprobes
 from traffic.network import Network
 
 METHODS = {"masquerading": 0, "tunnel": 2, "direct routing": 3}
@@ -18,22 +21,28 @@ Address = tuple[str, int]
 _NETWORK = 0x40000000  # CLONE_NEWNET
 
 
-def is_there() -> bool:
-    """Whether this kernel has IPVS, and lets a probe see what it does."""
+def unload() -> bool:
+    """Whether this kernel has IPVS, and lets a probe see what it does. It is not loaded after this."""
+    return has_kprobes() and _modprobe("--dry-run", "ip_vs") and _modprobe("--remove", "ip_vs_rr", "ip_vs")
+
+
+def load() -> None:
+    assert _modprobe("--all", "ip_vs", "ip_vs_rr")
+
+
+def _modprobe(*arguments: str) -> bool:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    command = ["modprobe", "-a", "ip_vs", "ip_vs_rr"]
-    loaded = subprocess.run(command, check=False, capture_output=True, env={**os.environ, "PATH": path})
-    if loaded.returncode:
-        return False
-    with open("/proc/kallsyms", encoding="ascii") as symbols:
-        return any(" ip_vs_conn_new" in line for line in symbols)
+    done = subprocess.run(["modprobe", *arguments], check=False, capture_output=True, env={**os.environ, "PATH": path})
+    return done.returncode == 0
 
 
-def add(network: Network, virtual: Address, *real: Address, method: str = "masquerading") -> None:
+def add(
+    network: Network, virtual: Address, *real: Address, method: str = "masquerading", protocol: int = IPPROTO_TCP
+) -> None:
     """A virtual server that takes its real ones in turn."""
     with ThreadPoolExecutor(1) as inside:
         inside.submit(_enter, network).result()
-        inside.submit(_add, virtual, real, METHODS[method]).result()
+        inside.submit(_add, virtual, real, METHODS[method], protocol).result()
 
 
 def _enter(network: Network) -> None:
@@ -46,20 +55,27 @@ def _enter(network: Network) -> None:
         os.close(handle)
 
 
+def _without_the_rest_of_pyroute2() -> None:
+    """Its package imports all that it has, four times as much as IPVS takes."""
+    if "pyroute2" not in sys.modules:
+        spec = importlib.util.find_spec("pyroute2")
+        assert spec is not None
+        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+
+
 def _family(addr: str) -> int:
     return AF_INET6 if ":" in addr else AF_INET
 
 
-def _add(virtual: Address, real: tuple[Address, ...], method: int) -> None:
-    from pyroute2 import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
+def _add(virtual: Address, real: tuple[Address, ...], method: int, protocol: int) -> None:
+    _without_the_rest_of_pyroute2()
+    from pyroute2.ipvs import IPVS, IPVSDest, IPVSService  # noqa: PLC0415 - it takes a guest long
 
     family = _family(virtual[0])
     with IPVS() as ipvs:
         # Of IPv6 the length of a prefix, a number, goes by as an address.
         mask = {"netmask": inet_ntoa(struct.pack("=I", 128))} if family == AF_INET6 else {}
-        service = IPVSService(
-            af=family, addr=virtual[0], port=virtual[1], protocol=IPPROTO_TCP, sched_name="rr", **mask
-        )
+        service = IPVSService(af=family, addr=virtual[0], port=virtual[1], protocol=protocol, sched_name="rr", **mask)
         ipvs.service("add", service=service)
         for addr, port in real:
             dest = IPVSDest(addr_family=_family(addr), addr=addr, port=port, fwd_method=method)

@@ -19,6 +19,7 @@ from pytracecon.events import (
     Close,
     Connect,
     ConnectionEvent,
+    Endpoint,
     Established,
     Existing,
     Failed,
@@ -26,6 +27,7 @@ from pytracecon.events import (
     Retransmit,
     State,
 )
+from pytracecon.translations import Translations
 
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -250,6 +252,18 @@ def test_a_subflow_points_at_its_connection_whose_segments_are_the_subflows() ->
     assert only(record("close", subflow_of=7)).subflow_of == "0000000000000007"
     assert only(record("close", protocol=2)).retransmits is None
     assert only(record("close", protocol=2)).proto == "mptcp"
+
+
+def test_where_an_earlier_connection_went_says_nothing_of_one_between_the_same_ends() -> None:
+    shape = wire.layout(wire.HEADER, wire.TRANSLATION)
+    ends = (CONN["local_addr"], CONN["remote_addr"], MAPPED + IPv4Address("10.0.0.7").packed, CONN["netns"])
+    translation = shape.pack(1, 0, 0, wire.TRANSLATION_KIND, shape.size // 8, *ends, 41234, 443, 8443, 1, 6)
+    first, second = record("state", **{"from": 7, "to": 2}), record("state", **{"from": 2, "to": 1})
+    for beginning in (first, record("connect")):
+        batch = translation + beginning + second + translation + second
+        told = decode(batch, 0, translations=Translations(decoding.address))
+        real = Endpoint("10.0.0.7", 8443)
+        assert [event.service for event in told if isinstance(event, ConnectionEvent)] == [None, None, real]
 
 
 def test_time_is_moved_to_the_wall_clock_and_durations_are_not() -> None:

@@ -41,7 +41,7 @@ OWN = {
     Accept: "wait_ns",
     Close: "duration_ns tx_bytes tx_acked rx_bytes retransmits rtt_ns ended",
     Existing: "state tx_bytes tx_acked rx_bytes retransmits rtt_ns",
-    State: "old new in_old_ns meaning",
+    State: "old new in_old_ns meaning service_scheduler service_weight service_forwarding",
     Retransmit: "state segment segments meaning",
     Reset: "sent state",
     Flow: "tx_bytes rx_bytes tx_packets rx_packets duration_ns ended app",

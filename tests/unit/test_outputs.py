@@ -269,7 +269,8 @@ def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> N
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
         "thread,owner,cgroup,container,container_name,pod,unit,exe,exe_source,args,args_cut,parents,host,host_source,"
         "host_candidates,service,nat,pre_existing,subflow_of,partial,fastopen,latency_ns,syn_retransmits,error,reason,wait_ns,"
-        "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,old,new,in_old_ns,meaning,segment,segments,sent,"
+        "duration_ns,tx_bytes,tx_acked,rx_bytes,retransmits,rtt_ns,ended,state,old,new,in_old_ns,meaning,service_scheduler,"
+        "service_weight,service_forwarding,segment,segments,sent,"
         "tx_packets,rx_packets,app,name,type,addresses,result,source,server,within,count,where,from,to\r\n"
     )
 

@@ -88,6 +88,21 @@ def test_what_is_not_known_is_absent() -> None:
     assert {field.name for field in fields(made) if getattr(made, field.name) is not None} == known
 
 
+def test_a_udp_conversation_has_datagrams_and_nothing_that_only_tcp_counts() -> None:
+    taken = snapshots_of_all()
+    known = wire.ROW_TOTALS | wire.ROW_PACKETS
+    five, six = (
+        row(1, proto="udp", known=known, app=1, time=at * SECOND, tx_bytes=100 * at, rx_bytes=at, tx_packets=at)
+        for at in (5, 6)
+    )
+    take(taken, five)
+    (made,) = take(taken, six, now=6 * SECOND)
+    assert (made.proto, made.app, made.tx_bytes, made.rx_bytes) == ("udp", "quic", 600, 6)
+    assert (made.tx_packets, made.rx_packets) == (6, 0)
+    assert (made.tx_rate, made.rx_rate) == (100.0, 1.0)
+    assert (made.tx_acked, made.retransmits, made.rtt_ns, made.tx_queue, made.fd) == (None,) * 5
+
+
 @pytest.mark.parametrize(
     ("state", "outcome"), [("LISTEN", "listening"), ("SYN_SENT", "pending"), ("FIN_WAIT1", "open")]
 )

@@ -41,8 +41,8 @@ def ends(*, netns: int = HERE, port: int = 41234) -> Ends:
     return netns, CLIENT, port, VIRTUAL, 80
 
 
-def told(known: Translations, which: Ends) -> tuple[Endpoint | None, Endpoint | None]:
-    event = Connect(1, "0", "tcp", "out")
+def told(known: Translations, which: Ends, proto: str = "tcp") -> tuple[Endpoint | None, Endpoint | None]:
+    event = Connect(1, "0", proto, "out")
     known.label(event, which)
     return event.service, event.nat
 
@@ -76,9 +76,43 @@ def test_what_is_over_is_forgotten(known: Translations) -> None:
     assert told(known, ends()) == (None, None)
 
 
-def test_datagrams_are_no_connections(known: Translations) -> None:
-    known.take(record(transport=UDP), 0)
+def test_datagrams_have_their_own_between_the_same_ends(known: Translations) -> None:
+    known.take(record(transport=UDP, real=(REAL, 53)), 0)
     assert told(known, ends()) == (None, None)
+    assert told(known, ends(), "udp") == (Endpoint("192.168.2.1", 53), None)
+    known.take(record(transport=TCP), 0)
+    known.over(ends(), "udp")
+    assert told(known, ends(), "udp") == (None, None)
+    assert told(known, ends()) == told(known, ends(), "mptcp") == (Endpoint("192.168.2.1", 22), None)
+
+
+def test_conversations_too_are_so_many_and_the_latest_choice_counts(
+    known: Translations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPVS forgets one that is silent for a while, and chooses again."""
+    monkeypatch.setattr("pytracecon.translations._MOST", 2)
+    known.take(record(transport=UDP, port=1), 0)
+    known.take(record(transport=UDP, port=2), 0)
+    known.take(record(transport=UDP, port=1, real=(REAL, 54)), 0)
+    known.take(record(transport=UDP, port=3), 0)
+    assert told(known, ends(port=1), "udp")[0] == Endpoint("192.168.2.1", 54)
+    assert told(known, ends(port=2), "udp")[0] is None
+
+
+def test_other_transports_and_clients_without_a_port_are_nobodys(known: Translations) -> None:
+    known.take(record(transport=132), 0)
+    known.take(record(port=0), 0)
+    assert known.addresses == set()
+
+
+def test_an_event_is_completed_by_what_is_known_later(known: Translations) -> None:
+    event = Connect(1, "0", "tcp", "out", "10.0.0.5", 41234, "10.99.0.9", 80, netns=HERE)
+    known.complete(event)
+    assert event.service is None
+    known.take(record(), 0)
+    known.complete(event)
+    assert event.service == Endpoint("192.168.2.1", 22)
+    known.complete(Connect(1, "0", "tcp", "out"))
 
 
 def test_those_that_began_first_go_first(known: Translations, monkeypatch: pytest.MonkeyPatch) -> None:

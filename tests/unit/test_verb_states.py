@@ -10,7 +10,7 @@ import pytest
 from pytracecon.cli import main
 from pytracecon.commands import states
 from pytracecon.events import Endpoint, Event, Lost, State
-from pytracecon.probes import ipvs_is_loaded
+from pytracecon.probes import has_kprobes
 from pytracecon.views.states import cells, table
 from unit.written import keywords, rows
 
@@ -148,10 +148,29 @@ def test_the_service_is_what_ipvs_chose_or_else_what_a_rule_made_of_it() -> None
     ]
 
 
-@pytest.mark.skipif(ipvs_is_loaded(), reason="IPVS is loaded here")
-def test_services_alone_are_refused_where_there_can_be_none(capfd: pytest.CaptureFixture[str]) -> None:
+def test_how_ipvs_is_set_up_has_columns_of_its_own() -> None:
+    real = Endpoint("192.168.2.1", 22)
+    more: dict[str, Any] = {"service_scheduler": "rr", "service_weight": 0, "service_forwarding": "tunnel"}
+    told = [
+        State(NOW, **CURL, old="CLOSE", new="SYN_SENT", meaning="open", service=real),
+        State(NOW, **CURL, old="SYN_SENT", new="ESTABLISHED", in_old_ns=412_000, service=real, **more),
+    ]
+    header, first, second = rows(states.VERB, "--service-details", told)
+    assert header.split()[-5:] == ["SERVICE", "SCHEDULER", "WEIGHT", "FORWARDING", "MEANING"]
+    assert first.split()[-2:] == [str(real), "open"]
+    assert second.split()[-4:] == [str(real), "rr", "0", "tunnel"]
+    names, *cells = rows(states.VERB, "-s --service-details", told)
+    assert names.split(",")[-5:] == header.split()[-5:]
+    assert [line.split(",")[-5:] for line in cells] == [
+        [str(real), "", "", "", "open"],
+        [str(real), "rr", "0", "tunnel", ""],
+    ]
+
+
+@pytest.mark.skipif(has_kprobes(), reason="this kernel has kprobes")
+def test_services_alone_are_refused_where_nobody_can_see_them(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["states", "--service-only"]) == 2
-    assert "IPVS is not loaded here (modprobe ip_vs)" in capfd.readouterr().err
+    assert "no kprobes (CONFIG_KPROBES)" in capfd.readouterr().err
 
 
 def test_the_csv_has_times_in_front_and_the_meaning_behind() -> None:
