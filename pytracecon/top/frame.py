@@ -20,7 +20,6 @@ Line: TypeAlias = list[tuple[str, str]]
 LEAST_WIDTH, LEAST_HEIGHT = 20, 5
 
 _KEYS = "? help,q quit,/ filter,Tab by,s sort,r reverse,Space freeze,Enter open,l listeners"
-_PAGE_KEYS = "Esc back,q quit"
 _PLURAL = {"process": "processes", "connection": "connections", "host": "hosts"}
 
 
@@ -178,4 +177,5 @@ def _page(page: Page, wide: int, high: int, glyphs: Glyphs) -> list[Line]:
     lines: list[Line] = [[(fit(page.title, wide, glyphs.cut), "bold")]]
     lines += [[(fit(line, wide, glyphs.cut), "")] for line in shown]
     lines += [[(" " * wide, "")] for _ in range(room - len(shown))]
-    return [*lines, _keys(_PAGE_KEYS.split(","), place, wide, glyphs)]
+    keys = ["Esc back", *(["c connections"] if page.words else []), *(["o other end"] if page.peer else []), "q quit"]
+    return [*lines, _keys(keys, place, wide, glyphs)]

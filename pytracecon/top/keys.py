@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytracecon.top.columns import Glyphs
 from pytracecon.top.pages import help_page, page_of
 from pytracecon.top.rows import Board
-from pytracecon.top.view import View
+from pytracecon.top.view import Page, View
 
 __all__ = ["press"]
 
@@ -70,12 +70,19 @@ def _chosen(view: View, board: Board, glyphs: Glyphs, key: str, character: str |
     elif character == "?":
         view.page = help_page() if view.page is None else None
     elif view.page is not None:
-        if character == "c" and view.page.words:
-            view.filter(view.page.words)
-            view.show_by("connection")
-            view.page = None
+        _of_page(view, view.page, board, glyphs, character)
     else:
         _of_rows(view, board, glyphs, key, character)
+
+
+def _of_page(view: View, page: Page, board: Board, glyphs: Glyphs, character: str | None) -> None:
+    if character == "c" and page.words:
+        view.filter(page.words)
+        view.show_by("connection")
+        view.page = None
+    elif character == "o" and page.peer is not None and view.picture is not None:
+        other = view.picture.find(page.peer)
+        view.page = page if other is None else page_of(other, view, board, glyphs)
 
 
 def _of_rows(view: View, board: Board, glyphs: Glyphs, key: str, character: str | None) -> None:

@@ -25,7 +25,8 @@ Tab, p c h   rows are processes, connections or hosts
 Up, Down     choose a row; it stays chosen, wherever it moves to
 PgUp, PgDn   a screenful; Home, End
 Enter        open the row: its events with their times, and all else;
-             from a process or host c leads to its connections
+             from a process or host c leads to its connections, and
+             o from one end of a connection to the other one
 s S, < >     sort by the next column, or the one before
 r            the other way round
 /            show what has these words: names, addresses, pids, states
@@ -68,7 +69,7 @@ def page_of(item: Item, view: View, board: Board, glyphs: Glyphs) -> Page:
         return _group(found, view, board, wide, glyphs)
 
     words = "" if isinstance(item, Connection) else f"{item.name or ''} {'' if item.pid is None else item.pid}".strip()
-    return Page(_title(item, glyphs), lines, words)
+    return Page(_title(item, glyphs), lines, words, item.peer if isinstance(item, Connection) else None)
 
 
 def _again(key: object, view: View) -> Item | None:
@@ -133,7 +134,7 @@ def _life(item: Connection, board: Board, wide: int) -> list[str]:
     if life is None:
         life = Life(item.conn, events=[_existing(item)])
     lost = board.lives.lost_in(life)
-    return explain.screen(life, lambda: wide, lost=lost).splitlines()
+    return explain.screen(life, lambda: wide, lost=lost, live=True).splitlines()
 
 
 def _existing(item: Connection) -> Existing:

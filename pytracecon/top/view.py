@@ -23,6 +23,8 @@ class Page:
     lines: Callable[[int], list[str]]
     words: str = ""
     """For the filter: those that choose the connections that it is about."""
+    peer: str | None = None
+    """The other end of the connection that it is about, where that is on this host."""
     offset: int = 0
 
 

@@ -353,6 +353,7 @@ def test_a_connection_opens_with_what_is_known_and_its_timeline() -> None:
             f"other end    {conn(2)}, nginx (200): on this host",
         ]
         text = "\n".join(lines)
+        assert "not among these events" not in text
         assert "program      /usr/bin/curl: curl -s https://www.example.com/" in text
         assert "name         www.example.com, it asked its libc (getaddrinfo)" in text
         assert re.search(r"^\d\d:\d\d:\d\d\.500000 +2\.00 ms established 2\.00 ms$", text, re.MULTILINE)
@@ -369,6 +370,17 @@ def vars_of(event: Event) -> dict[str, Any]:
     """The fields that all events of a connection have."""
     names = [name for kind in type(event).__mro__ for name in getattr(kind, "__slots__", ())]
     return {name: getattr(event, name) for name in names if name not in ("latency_ns", "syn_retransmits", "fastopen")}
+
+
+def test_one_end_leads_to_the_other() -> None:
+    async def script(top: Driven) -> None:
+        assert (await top.press("c", "enter"))[0].startswith("curl (100)")
+        lines = await top.press("o")
+        assert lines[0] == "nginx (200) ← 10.0.0.7:443"
+        assert lines[-1] == "Esc back  o other end  q quit"
+        assert (await top.press("o"))[0].startswith("curl (100)")
+
+    drive(script, FIRST, opened())
 
 
 def test_one_that_is_older_than_the_tracer_opens_too() -> None:
