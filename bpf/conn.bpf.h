@@ -56,6 +56,13 @@ static __always_inline bool is_any(const __u8 *addr)
 	return !word[0] && !word[1] && (!word[2] || word[2] == bpf_htonl(0xffff)) && !word[3];
 }
 
+static __always_inline bool same_address(const __u8 *one, const __u8 *other)
+{
+	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
 /* Keeps what is known already: after a failed attempt the kernel clears ports and addresses. */
 static __always_inline void take_tuple(struct conn *conn, const struct sock *sk)
 {

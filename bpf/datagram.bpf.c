@@ -26,7 +26,7 @@ static __always_inline __u8 first_direction(const struct sock *sk, const struct 
 {
 	/* Who spoke first is not known of what is older than the tracer: who has a port of its choice is spoken to. */
 	if (socket->existing)
-		return BPF_CORE_READ(sk, sk_userlocks) & PORT_IS_BOUND ? DIRECTION_IN : DIRECTION_OUT;
+		return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & PORT_IS_BOUND ? DIRECTION_IN : DIRECTION_OUT;
 	return sent ? DIRECTION_OUT : DIRECTION_IN;
 }
 
@@ -133,18 +133,22 @@ static __always_inline struct conversation *count(const struct sock *sk, __u32 p
 	struct datagram_socket *socket = datagram_socket_of(sk);
 	struct conversation *known;
 
-	if (!socket)
-		return NULL;
-	datagram->key.socket = socket->id;
 	datagram->key.pid = pid;
+	if (!socket) {
+		datagram->key.socket = (__u64)sk;
+		count_left_out(&datagram->key);
+		return NULL;
+	}
+	datagram->key.socket = socket->id;
 	known = open_conversation(&datagram->key);
-	if (!known) {
+	if (known) {
+		known->last = bpf_ktime_get_ns();
+	} else {
 		begin_conversation(sk, socket, datagram);
 		known = bpf_map_lookup_elem(&conversations, &datagram->key);
 		if (!known)
 			return NULL;
 	}
-	known->last = bpf_ktime_get_ns();
 	if (datagram->sent) {
 		__sync_fetch_and_add(&known->tx_bytes, datagram->bytes);
 		__sync_fetch_and_add(&known->tx_packets, datagram->packets);
@@ -203,11 +207,18 @@ static __always_inline bool was_counted(const struct sock *sk, const struct __sk
 	return false;
 }
 
-static __always_inline bool same(const __u8 *one, const __u8 *other)
+/* What the task has said of this datagram's other end, or was told. It is good for one. */
+static __always_inline bool take_told(struct datagram *datagram, const struct sock *sk)
 {
-	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
+	__u64 task = (__u64)current_task();
+	struct told_address *told = bpf_map_lookup_elem(&told_addresses, &task);
 
-	return a[0] == b[0] && a[1] == b[1];
+	if (!told || told->sk != (__u64)sk || told->sent != datagram->sent)
+		return false;
+	__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
+	datagram->key.remote_port = told->port;
+	told->sk = 0;
+	return true;
 }
 
 /* Each by itself, or clang would choose between their addresses. */
@@ -235,25 +246,18 @@ static __always_inline void take_connected(__u32 *addr, const struct bpf_sock *s
 /* Who is asked: what the process said, else the socket; a packet may be on its way to somebody else by now. */
 static __always_inline void take_asked(struct datagram *datagram, const struct bpf_sock *socket, const struct sock *sk)
 {
-	__u64 task = (__u64)current_task();
-	struct told_address *told;
 	__u16 port = bpf_ntohs(socket->dst_port);
 	__u32 addr[4] = {};
 
 	if (port) {
 		take_connected(addr, socket);
-		if (port == datagram->key.remote_port && same((__u8 *)addr, datagram->key.remote))
+		if (port == datagram->key.remote_port && same_address((__u8 *)addr, datagram->key.remote))
 			return;
 	}
-	told = bpf_map_lookup_elem(&told_addresses, &task);
-	if (told && told->sk == (__u64)sk) {
-		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
-		datagram->key.remote_port = told->port;
-		told->sk = 0;
-	} else if (port) {
-		__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
-		datagram->key.remote_port = port;
-	}
+	if (take_told(datagram, sk) || !port)
+		return;
+	__builtin_memcpy(datagram->key.remote, addr, sizeof(addr));
+	datagram->key.remote_port = port;
 }
 
 /* Both ends and where the payload begins; 0 for what is no datagram of its own, but carries one. */
@@ -318,7 +322,7 @@ int datagram_sent(struct __sk_buff *skb)
 
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
-	if (sk && sk->protocol == IPPROTO_UDP_NUMBER)
+	if (sk && sk->protocol == IPPROTO_UDP_NUMBER && sk->type == SOCK_DGRAM_NUMBER)
 		on_sent(skb);
 	return 1;
 }
@@ -333,6 +337,7 @@ static __always_inline void note_address(struct bpf_sock_addr *context, const __
 		return;
 	fresh.sk = (__u64)address_of(sk);
 	fresh.port = bpf_ntohs(context->user_port);
+	fresh.sent = sent;
 	if (v4)
 		put_v4(fresh.addr, addr[0]);
 	else
@@ -444,9 +449,6 @@ int BPF_KPROBE(datagram_taken_kprobe, struct sock *sk, struct sk_buff *skb, int 
 /* Without the packet: of a socket that is not connected, a process that does not ask from whom leaves that unknown. */
 static __always_inline void take_from(struct datagram *datagram, const struct sock *sk, const bool vouched)
 {
-	__u64 task = (__u64)current_task();
-	struct told_address *told;
-
 	datagram->key.remote_port = bpf_ntohs(FIELD(vouched, sk, __sk_common.skc_dport));
 	if (datagram->key.remote_port) {
 		if (FIELD(vouched, sk, __sk_common.skc_family) == AF_INET)
@@ -455,19 +457,23 @@ static __always_inline void take_from(struct datagram *datagram, const struct so
 			BPF_CORE_READ_INTO(&datagram->key.remote, sk, __sk_common.skc_v6_daddr);
 		return;
 	}
-	told = bpf_map_lookup_elem(&told_addresses, &task);
-	if (told && told->sk == (__u64)sk) {
-		__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
-		datagram->key.remote_port = told->port;
-		told->sk = 0;
-	}
+	take_told(datagram, sk);
+}
+
+/* Other families have protocols by the same numbers, and a raw socket has that of what it carries. */
+static __always_inline bool is_udp(const struct sock *sk, const bool vouched)
+{
+	__u16 family = FIELD(vouched, sk, __sk_common.skc_family);
+
+	return FIELD(vouched, sk, sk_protocol) == IPPROTO_UDP_NUMBER &&
+	       FIELD(vouched, sk, sk_type) == SOCK_DGRAM_NUMBER && (family == AF_INET || family == AF_INET6);
 }
 
 static __always_inline int on_received(const struct sock *sk, int length, int flags, const bool vouched)
 {
 	struct datagram datagram = {.bytes = length, .packets = 1};
 
-	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || FIELD(vouched, sk, sk_protocol) != IPPROTO_UDP_NUMBER)
+	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_udp(sk, vouched))
 		return 0;
 	take_from(&datagram, sk, vouched);
 	count(sk, current_pid(), &datagram);

@@ -73,7 +73,8 @@ struct told_address {
 	__u64 sk; /* 0: it was of use already */
 	__u8 addr[16];
 	__u16 port;
-	__u16 reserved[3];
+	__u8 sent; /* or received */
+	__u8 reserved[5];
 };
 
 struct {
@@ -152,7 +153,7 @@ static __always_inline void end_conversation(const struct conversation_key *key,
 	struct shared *page = shared_page();
 
 	*(volatile __u8 *)&known->ending = 1;
-	if (known->wanted)
+	if (known->wanted && wanted(KIND_FLOW))
 		report_flow(known, ended);
 	if (!bpf_map_delete_elem(&conversations, key) && page)
 		__sync_fetch_and_add(&page->conversations, -1);

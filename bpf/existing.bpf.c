@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* What was open before the tracer came: every socket that a process holds, in every network namespace, once. */
 #include "report.bpf.h"
+#include "datagram.bpf.h"
 #include "found.bpf.h"
 #include "file.bpf.h"
 
@@ -53,6 +54,15 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 	forget_if_closed(sk);
 }
 
+/* The file is held meanwhile, so the socket cannot be gone before its entry is there. */
+static __always_inline void found_datagram_socket(const struct sock *sk)
+{
+	struct datagram_socket *socket = datagram_socket_of(sk);
+
+	if (socket)
+		socket->existing = 1;
+}
+
 SEC("iter/task_file")
 int existing(struct bpf_iter__task_file *context)
 {
@@ -67,6 +77,8 @@ int existing(struct bpf_iter__task_file *context)
 	sk = sock_of_file(file);
 	if (!sk)
 		return 0;
+	if (wanted(KIND_FLOW) && transport_of(sk) == PROTO_UDP)
+		found_datagram_socket(sk);
 	protocol = protocol_of(sk);
 	if (!protocol)
 		return 0;

@@ -5,13 +5,6 @@
 
 #include "packet.bpf.h"
 
-static __always_inline bool same_address(const __u8 *one, const __u8 *other)
-{
-	const __u64 *a = (const __u64 *)one, *b = (const __u64 *)other;
-
-	return a[0] == b[0] && a[1] == b[1];
-}
-
 /* Apart from the way of all other packets, which has no need of its stack. */
 static __noinline int on_syn(struct __sk_buff *skb)
 {

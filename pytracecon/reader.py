@@ -271,7 +271,8 @@ class Reader:
         if self.rest(wire.ASLEEP):
             first = NAP if timeout is None else min(NAP, timeout)
             if not self.epoll.poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
-                self.epoll.poll(None if timeout is None else timeout - first)
+                # What is to be done may have changed meanwhile, without a wake-up: the reader was awake.
+                self.epoll.poll(self.until_due(None if timeout is None else timeout - first))
         self._pages.rest(wire.AWAKE)
         self.calm()
 

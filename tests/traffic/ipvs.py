@@ -41,11 +41,11 @@ def add(
 ) -> None:
     """A virtual server that takes its real ones in turn."""
     with ThreadPoolExecutor(1) as inside:
-        inside.submit(_enter, network).result()
+        inside.submit(enter, network).result()
         inside.submit(_add, virtual, real, METHODS[method], protocol).result()
 
 
-def _enter(network: Network) -> None:
+def enter(network: Network) -> None:
     """Only the calling thread, which ends in there."""
     handle = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)
     try:

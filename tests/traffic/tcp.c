@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
+#include <linux/udp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -95,6 +96,11 @@ static const struct {
 	{"SO_REUSEPORT", SOL_SOCKET, SO_REUSEPORT},
 	{"SO_RCVBUF", SOL_SOCKET, SO_RCVBUF},
 	{"SO_SNDBUF", SOL_SOCKET, SO_SNDBUF},
+	{"SO_BROADCAST", SOL_SOCKET, SO_BROADCAST},
+	{"IP_RECVERR", IPPROTO_IP, IP_RECVERR},
+	{"UDP_CORK", IPPROTO_UDP, UDP_CORK},
+	{"UDP_SEGMENT", IPPROTO_UDP, UDP_SEGMENT},
+	{"UDP_GRO", IPPROTO_UDP, UDP_GRO},
 	{"IPV6_V6ONLY", IPPROTO_IPV6, IPV6_V6ONLY},
 	{"TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY},
 	{"TCP_DEFER_ACCEPT", IPPROTO_TCP, TCP_DEFER_ACCEPT},
@@ -102,6 +108,7 @@ static const struct {
 	{"TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT},
 	{"TCP_FASTOPEN", IPPROTO_TCP, TCP_FASTOPEN},
 	{"TCP_FASTOPEN_CONNECT", IPPROTO_TCP, TCP_FASTOPEN_CONNECT},
+	{0},
 };
 
 /* set FD OPTION VALUE, or set FD SO_LINGER SECONDS */
@@ -115,7 +122,7 @@ static void set_option(struct step *step)
 	done(step, -1);
 	if (!strcmp(name, "SO_LINGER"))
 		done(step, setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
-	for (size_t at = 0; at < sizeof(options) / sizeof(*options); at++)
+	for (size_t at = 0; options[at].name; at++)
 		if (!strcmp(options[at].name, name))
 			done(step, setsockopt(fd, options[at].level, options[at].option, &value, sizeof(value)));
 }

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const struct verb *const tables[] = {tcp_verbs,  byte_verbs, process_verbs, volume_verbs,
-					    name_verbs, dns_verbs,  mount_verbs};
+					    name_verbs, dns_verbs,  mount_verbs,   datagram_verbs};
 
 static void __attribute__((noreturn, format(printf, 2, 3))) mistake(const struct step *step, const char *format, ...)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process that makes TCP traffic as it is told, one step at a time, and tells what each step really did.
+ * A process that makes TCP and UDP traffic as it is told, one step at a time, and tells what each step really did.
  *
  * It serves one connected AF_UNIX SOCK_SEQPACKET socket: a packet is a verb and its words, maybe with a descriptor;
  * the answer is one JSON object. Who did it, its result, errno by name, getsockname and getpeername, and both clocks
@@ -39,7 +39,7 @@ struct verb {
 };
 
 extern const struct verb tcp_verbs[], byte_verbs[], process_verbs[], volume_verbs[], name_verbs[], dns_verbs[],
-	mount_verbs[];
+	mount_verbs[], datagram_verbs[];
 
 void serve(int channel);
 
