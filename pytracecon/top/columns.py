@@ -11,7 +11,7 @@ from pytracecon.clock import SECOND
 from pytracecon.connections import Connection
 from pytracecon.events import ConnectionEvent
 from pytracecon.text import safe, width
-from pytracecon.top.rows import HISTORY, Group, Item, Picture, key_of
+from pytracecon.top.rows import HISTORY, Group, Item, Picture, key_of, waits
 from pytracecon.views.wording import UNKNOWN, endpoint
 
 __all__ = ["COLUMNS", "DEFAULT_SORT", "SORTS", "Column", "Glyphs", "count", "layout", "quantity", "remote", "sparkline"]
@@ -201,7 +201,7 @@ def remote(item: Connection | ConnectionEvent) -> str:
 
 
 def _towards(item: Connection, look: Look) -> str:
-    if item.outcome == "listening":
+    if waits(item):
         waiting = "" if item.backlog is None else f" ({item.backlog}/{item.backlog_limit})"
         return f"* {endpoint(item.local_addr, item.local_port)}{waiting}"
     arrow = look.glyphs.into if item.direction == "in" else look.glyphs.out

@@ -13,7 +13,7 @@ from pytracecon.events import Accept, ConnectionEvent, Established, Event, Faile
 from pytracecon.lives import Lives
 from pytracecon.snapshots import Snapshot
 
-__all__ = ["BY", "HISTORY", "Board", "Group", "Item", "Key", "Picture", "key_of"]
+__all__ = ["BY", "HISTORY", "Board", "Group", "Item", "Key", "Picture", "key_of", "waits"]
 
 BY = ("process", "connection", "host")
 """What a row can be."""
@@ -75,6 +75,11 @@ Item: TypeAlias = Connection | Group
 
 def key_of(item: Item) -> Key:
     return item.conn if isinstance(item, Connection) else item.key
+
+
+def waits(item: Connection) -> bool:
+    """For others: it listens, or is a socket for datagrams that has no other end."""
+    return item.outcome == "listening" or (item.remote_addr is None and item.proto == "udp")
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +146,7 @@ class Board:
         if self._before is not None:
             sums.linger(self._before)
         self._before = sums
-        sums.note_rates()
+        sums.note_rates(paths.values())
         self._history.append(sums.rates)
         rows = whole + ended + self._still_shown()
         self._ended.extend((self._refreshes, each) for each in ended)
@@ -160,7 +165,7 @@ class Board:
 
     def _count_conversations(self, whole: list[Connection], sums: _Sums) -> None:
         """No event tells of the beginning of a UDP conversation."""
-        there = [each for each in whole if each.proto == "udp"]
+        there = [each for each in whole if each.proto == "udp" and not waits(each)]
         if self._refreshes > 1:
             for each in there:
                 if each.conn not in self._datagrams:
@@ -218,7 +223,7 @@ class _Sums:
         if process is None:
             process = self.processes[who] = self._group(("process", who), item.comm, item.pid)
         name = item.host or item.remote_addr
-        if name is None or (type(item) is Connection and item.outcome == "listening"):
+        if name is None or (type(item) is Connection and waits(item)):
             return (process,)
         host = self.hosts.get(name)
         if host is None:
@@ -227,7 +232,7 @@ class _Sums:
 
     def add(self, item: Connection) -> None:
         groups = self.groups_of(item)
-        if item.outcome == "listening":
+        if waits(item):
             groups[0].listeners += 1
             groups[0].busiest = groups[0].busiest or item
             return
@@ -295,8 +300,11 @@ class _Sums:
         group.gone, group.busiest = before.gone + 1, before.busiest
         return group
 
-    def note_rates(self) -> None:
-        """Those of the groups, beside those of the connections."""
+    def note_rates(self, paths: Iterable[list[Connection]]) -> None:
+        """Those of the groups and of paths, beside those of the connections."""
+        for path in (path for some in paths for path in some):
+            if path.tx_rate or path.rx_rate:
+                self.rates[path.conn] = path.tx_rate or 0.0, path.rx_rate or 0.0
         for groups in (self.processes, self.hosts):
             for group in groups.values():
                 if group.tx_rate or group.rx_rate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pytracecon.connections import Connection
 from pytracecon.top.columns import DEFAULT_SORT, SORTS
-from pytracecon.top.rows import BY, Group, Item, Key, Picture, key_of
+from pytracecon.top.rows import BY, Group, Item, Key, Picture, key_of, waits
 from pytracecon.views.wording import endpoint
 
 __all__ = ["Page", "View"]
@@ -87,7 +87,7 @@ class View:
     def _connections(self, picture: Picture) -> list[Item]:
         found = picture.connections
         if not self.listeners:
-            found = [each for each in found if each.outcome != "listening"]
+            found = [each for each in found if not waits(each)]
         if self.words:
             paths = picture.paths
             found = [each for each in found if self._passes(each) or any(map(self._passes, paths.get(each.conn, ())))]

@@ -80,6 +80,12 @@ def test_listeners_are_no_connections() -> None:
     assert [group.name for group in picture.hosts] == ["10.0.0.7"]
 
 
+def test_a_socket_for_datagrams_without_another_end_waits_for_others() -> None:
+    picture = picture_of(connection(1, proto="udp", remote_addr=None, remote_port=None))
+    assert (picture.open, picture.listeners, picture.new) == (0, 1, 0.0)
+    assert picture.hosts == []
+
+
 def test_paths_of_mptcp_stand_apart_and_count_once() -> None:
     whole = connection(1, proto="mptcp", tx_rate=30.0, tx_bytes=300)
     paths = [connection(at, subflow_of=conn(1), tx_rate=15.0, tx_bytes=150) for at in (2, 3)]
@@ -90,6 +96,7 @@ def test_paths_of_mptcp_stand_apart_and_count_once() -> None:
     curl = process(picture, 100)
     assert (curl.connections, curl.tx_rate, curl.tx_bytes) == (1, 30.0, 300)
     assert picture.find(conn(3)) is paths[1]
+    assert picture.rates(conn(3))[-1] == (15.0, 0.0)
 
 
 def test_a_path_whose_connection_is_not_there_is_one_by_itself() -> None:
