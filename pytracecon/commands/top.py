@@ -83,7 +83,9 @@ def run(options: argparse.Namespace) -> int:
         interval = seconds("--interval", options.interval)
         limit = number("--limit", options.limit, 1, _MOST)
         given = keywords(options)
-        if not options.once:
+        if options.once:
+            show("")  # raises where there is no output, before anything is loaded
+        else:
             _judge_terminal()
         if signals.asked:
             return 0

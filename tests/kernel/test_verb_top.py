@@ -221,6 +221,17 @@ def test_what_cannot_be_drawn_is_said_in_one_line(
     assert window.settings() == window.settings_before
 
 
+def test_once_says_what_keeps_it_from_writing(network: Network) -> None:
+    command = [*COMMAND, *of(network), "--once"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=TOP)
+    assert done.returncode == 74
+    assert done.stderr.startswith("pytracecon: standard output cannot be written: No space left on device")
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, capture_output=True, text=True, check=False, cwd=TOP)
+    assert (done.returncode, done.stderr.count("\n")) == (74, 1)
+
+
 def test_once_is_a_screen_of_text(network: Network, client: Actor, server: Actor) -> None:
     listener = listen(server)
     near, far = pair(client, listener)
