@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import kernel, names, snapshot
+from bench import kernel, names, snapshot, top
 from bench.measures import Bench, Raw
 from bench.report import table
 
-_PARTS = ("start", "delivery", "cost", "bpf_time", "names", "snapshot")
+_PARTS = ("start", "delivery", "cost", "bpf_time", "names", "snapshot", "top")
 _ORDERS = ("server", "client")
 
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=3, help="of what varies; default: 3")
     parser.add_argument("--names", type=int, default=1_000_000, help="distinct names of one process; default: 1000000")
     parser.add_argument("--open", type=int, default=50_000, help="ends of open connections; default: 50000")
+    parser.add_argument("--watched", type=int, default=10_000, help="the same, for top; default: 10000")
     parser.add_argument("--name", help="keep the raw numbers as bench/results/NAME.json")
     options = parser.parse_args()
     unknown = set(options.parts) - set(_PARTS)
@@ -74,6 +75,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> Raw:
         results["names"] = names.measure(options.python, folder, options.names)
     if "snapshot" in parts:
         results["snapshot"] = snapshot.measure(options.python, folder, options.open)
+    if "top" in parts:
+        results["top"] = top.measure(options.python, folder, options.watched)
     return results
 
 

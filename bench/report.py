@@ -100,6 +100,13 @@ def _snapshot(raw: Raw) -> Iterator[Row]:
     yield "the first one", f"{raw['first_seconds'] * 1e3:.0f} ms", "", ""
 
 
+def _top(raw: list[Raw]) -> Iterator[Row]:
+    for each in raw:
+        share = each["cpu_ns"] / 1e9 / each["seconds"]
+        note = f"of a core, one refresh a second, {each['bytes'] / each['seconds']:,.0f} B/s drawn; goal: 10 %"
+        yield f"top of {each['connections']} by {each['by']}", f"{share:.1%}", "", note
+
+
 def _call_us(raw: Raw) -> float:
     return float(raw["calls_seconds"] / raw["lookups"] * 1e6)
 
@@ -111,4 +118,5 @@ _PARTS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "bpf_time": _bpf_time,
     "names": _names,
     "snapshot": _snapshot,
+    "top": _top,
 }

@@ -22,10 +22,7 @@ TIMES = 10
 
 def measure(python: str, folder: Path, connections: int) -> Raw:
     """Both ends are here, so half as many pairs."""
-    program = folder / "crowd"
-    source = Path(__file__).with_name("crowd.c")
-    subprocess.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
-    with _crowd(program, connections // 2):
+    with crowd(folder, connections // 2):
         done = subprocess.run(
             [python, "-m", "bench.snapshot", str(TIMES)],
             check=True,
@@ -38,7 +35,11 @@ def measure(python: str, folder: Path, connections: int) -> Raw:
 
 
 @contextmanager
-def _crowd(program: Path, pairs: int) -> Iterator[None]:
+def crowd(folder: Path, pairs: int) -> Iterator[None]:
+    """So many connections are open while this is."""
+    program = folder / "crowd"
+    source = Path(__file__).with_name("crowd.c")
+    subprocess.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
     command = [str(program), str(pairs), str(PROCESSES)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True, text=True) as crowd:

@@ -20,6 +20,7 @@ VERBS = {
     "retrans": "what is sent again, and resets: tcpretrans",
     "flows": "what is open right now, once or every few seconds: nettop",
     "explain": "one connection's life on a screen, as it happened or of a file",
+    "top": "who talks to whom, how much and how fast, on a live screen",
     "count": "events, counted by any of their keys",
     "lookups": "every name that is looked up: by whom, how fast, what came of it",
     "run": "a command, and what it does on the network; or may do",

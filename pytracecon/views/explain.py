@@ -50,12 +50,14 @@ _BEHIND = {"service": "behind the virtual service of IPVS", "nat": "as a rule fo
 _SEGMENTS = {"syn": "SYN", "synack": "SYN-ACK", "data": "data", "fin": "FIN"}
 
 
-def screen(life: Life, terminal: Terminal, *, utc: bool = False, coloured: bool = False, lost: int = 0) -> str:
-    """`lost`: so many records are missing from its time."""
+def screen(
+    life: Life, terminal: Terminal, *, utc: bool = False, coloured: bool = False, lost: int = 0, live: bool = False
+) -> str:
+    """`lost`: so many records are missing from its time. `live`: the end of one that has none is still to come."""
     wide = terminal()
     style = "" if life.end is None else colour.style(life.end)
     text = _painted(_folded(_headline(life), 0, wide), style or colour.HEADER, coloured)
-    for label, said in _facts(life, lost, utc=utc):
+    for label, said in _facts(life, lost, utc=utc, live=live):
         folded = _folded(f"{label:<{_LABEL - 1}} {one_line(said)}", _LABEL, wide)
         text += _painted(folded, style if label == "end" else "", coloured)
     return text + _phases(life, wide, coloured=coloured) + _timeline(life, terminal, utc=utc, coloured=coloured)
@@ -99,7 +101,7 @@ def _remote(life: Life) -> str:
     return f"{wording.host(host, _LONGEST_NAME)}:{UNKNOWN if port is None else port}"
 
 
-def _facts(life: Life, lost: int, *, utc: bool) -> Iterator[tuple[str, str]]:
+def _facts(life: Life, lost: int, *, utc: bool, live: bool) -> Iterator[tuple[str, str]]:
     """Each with its label. What is not known has no line."""
     yield "connection", _connection(life)
     for label, key in (("real server", "service"), ("goes to", "nat")):
@@ -115,7 +117,8 @@ def _facts(life: Life, lost: int, *, utc: bool) -> Iterator[tuple[str, str]]:
     if life.last("host") is not None:
         yield "name", _name(life)
     yield from _traffic(life)
-    yield "end", why(life)
+    if life.end is not None or not live:
+        yield "end", why(life)
     missing = list(_missing(life, lost))
     if missing:
         yield "missing", "; ".join(missing)
