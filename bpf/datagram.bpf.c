@@ -500,6 +500,7 @@ int datagram_socket_released(struct bpf_sock *context)
 	struct conversation *known;
 	struct conversation_key first;
 	struct shared *page = shared_page();
+	bool several;
 
 	if (context->protocol != IPPROTO_UDP_NUMBER)
 		return 1;
@@ -512,9 +513,10 @@ int datagram_socket_released(struct bpf_sock *context)
 		if (known)
 			end_conversation(&first, known, ENDED_CLOSED);
 	}
-	if (socket->several)
-		ask_for_a_sweep(page);
+	several = socket->several;
 	bpf_map_delete_elem(&datagram_sockets, &key);
+	if (several)
+		ask_for_a_sweep(page);
 	return 1;
 }
 

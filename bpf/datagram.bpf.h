@@ -22,9 +22,10 @@ struct conversation {
 	__u64 rx_bytes;
 	__u64 tx_packets;
 	__u64 rx_packets;
-	__u8 app;    /* enum app */
-	__u8 wanted; /* it passes the filters */
-	__u8 ending; /* nothing may be added any more */
+	__u64 listed; /* in which snapshot last */
+	__u8 app;     /* enum app */
+	__u8 wanted;  /* it passes the filters */
+	__u8 ending;  /* nothing may be added any more */
 	__u8 reserved[5];
 };
 
@@ -58,7 +59,10 @@ struct datagram_socket {
 	__u8 any;                      /* there was one, … */
 	__u8 several;                  /* … and another */
 	__u8 existing;                 /* older than the tracer */
-	__u8 reserved[5];
+	__u8 reserved;
+	__u32 holder; /* a process that holds it, as the last snapshot saw, … */
+	__u32 fd;     /* … and its number for it */
+	__u32 more_reserved;
 };
 
 struct {

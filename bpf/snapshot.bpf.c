@@ -2,8 +2,10 @@
 /*
  * What is open right now, in every network namespace. The first iterator goes through the sockets that processes hold,
  * the second through the connections in the table that it did not come by: in a backlog, closed by their process and
- * not yet over, paths of MPTCP connections, or held by somebody else than their owner.
+ * not yet over, paths of MPTCP connections, or held by somebody else than their owner. The third goes through the UDP
+ * conversations of sockets that have several, if they are counted.
  */
+#include "datagram.bpf.h"
 #include "found.bpf.h"
 #include "file.bpf.h"
 
@@ -127,6 +129,59 @@ static __always_inline __u8 udp_direction(const struct sock *sk, int state)
 	return bound ? DIRECTION_UNKNOWN : DIRECTION_OUT;
 }
 
+static __always_inline void take_conversation(struct row *row, struct conversation *known, __u64 pass)
+{
+	row->conn = known->conn;
+	row->started = known->first;
+	row->totals.tx_bytes = known->tx_bytes;
+	row->totals.rx_bytes = known->rx_bytes;
+	row->tx_packets = known->tx_packets;
+	row->rx_packets = known->rx_packets;
+	row->app = known->app;
+	row->known |= ROW_TOTALS | ROW_PACKETS;
+	known->listed = pass;
+}
+
+/* A connected socket's conversation is its row. The others' have rows of their own, beside the socket's. */
+static __always_inline struct conversation *own_conversation(const struct sock *sk, struct task_struct *task, __u32 fd,
+							     int state)
+{
+	__u64 key = (__u64)sk;
+	struct datagram_socket *socket;
+	struct conversation_key first;
+	struct conversation *known;
+
+	if (!wanted(KIND_FLOW))
+		return NULL;
+	socket = bpf_map_lookup_elem(&datagram_sockets, &key);
+	if (!socket)
+		return NULL;
+	socket->holder = BPF_CORE_READ(task, tgid);
+	socket->fd = fd;
+	if (state != STATE_ESTABLISHED || !socket->any || socket->several)
+		return NULL;
+	first = socket->first;
+	known = bpf_map_lookup_elem(&conversations, &first);
+	if (!known || !known->first || known->ending || known->conn.pid != socket->holder)
+		return NULL;
+	return known;
+}
+
+static __always_inline bool list_conversation(struct scratch *own, const struct sock *sk, struct task_struct *task,
+					      int state)
+{
+	struct conversation *known = own_conversation(sk, task, own->row.fd, state);
+
+	if (!known)
+		return false;
+	if (!known->wanted || known->listed == own->pass)
+		return true;
+	count_udp(&own->row, sk, state);
+	take_conversation(&own->row, known, own->pass);
+	own->row.known |= ROW_HELD;
+	return true;
+}
+
 static __always_inline bool describe_udp(struct row *row, const struct sock *sk, struct task_struct *task, int state)
 {
 	describe(&row->conn, sk, PROTO_UDP, udp_direction(sk, state));
@@ -225,6 +280,11 @@ int snapshot_files(struct bpf_iter__task_file *context)
 	own->id = ID_OF_INODE | BPF_CORE_READ(file, f_inode, i_ino);
 	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (protocol == PROTO_UDP) {
+		if (list_conversation(own, sk, task, state)) {
+			if (row->known)
+				write_row(seq, row);
+			return 0;
+		}
 		if (!BPF_CORE_READ(inet_sk(sk), inet_sport) || !describe_udp(row, sk, task, state))
 			return 0;
 	} else if (state == STATE_LISTEN) {
@@ -288,6 +348,33 @@ int snapshot_socks(struct bpf_iter__bpf_map_elem *context)
 			copy_owner(&row->conn, &whole->conn, whole->conn.owner);
 	}
 	count_connection(row, sk, state, tcp_state);
+	write_row(context->meta->seq, row);
+	return 0;
+}
+
+SEC("iter/bpf_map_elem")
+int snapshot_conversations(struct bpf_iter__bpf_map_elem *context)
+{
+	struct conversation *known = context->value;
+	struct scratch *own = own_scratch();
+	struct datagram_socket *socket;
+	struct row *row;
+	__u64 sk;
+
+	if (!context->key || !known || !own)
+		return 0;
+	if (!known->first || known->ending || !known->wanted || known->listed == own->pass)
+		return 0;
+	row = &own->row;
+	barrier_var(row);
+	__builtin_memset(row, 0, sizeof(*row));
+	take_conversation(row, known, own->pass);
+	sk = known->sk;
+	socket = bpf_map_lookup_elem(&datagram_sockets, &sk);
+	if (socket && socket->holder == row->conn.pid) {
+		row->fd = socket->fd;
+		row->known |= ROW_HELD;
+	}
 	write_row(context->meta->seq, row);
 	return 0;
 }

@@ -8,6 +8,7 @@ for event in tracer:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from pytracecon.events import (
     Accept,
@@ -26,7 +27,7 @@ __all__ = ["Connection", "Joined"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Connection(OfProcess):
+class Connection(OfProcess, Event):
     """One connection of the traced processes, as far as it is known by now. What is not known is `None`.
 
     `outcome` is `pending` (the first SYN left), `open`, `closed`, `failed` or, of a socket that waits for others,
@@ -39,6 +40,8 @@ class Connection(OfProcess):
     that wait to be accepted, of at most `backlog_limit`; `peer`, the `conn` of its other end where that is on this host
     too; of a UDP conversation `tx_packets`, `rx_packets` and `app`.
     """
+
+    event: ClassVar[str] = "connection"
 
     conn: str
     proto: str

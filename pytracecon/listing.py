@@ -84,6 +84,6 @@ def _note(loaded: Loaded, refused: PytraceconError | None) -> None:
 
 
 def _rows(opened: _libbpf.Object) -> bytes:
-    files, socks = (opened.programs[name] for name in PROGRAMS)
-    table = struct.pack("=I", opened.maps["socks"].fd)
-    return b"".join([*output(files), *output(socks, table)])
+    files, *others = (opened.programs[name] for name in PROGRAMS)
+    tables = (struct.pack("=I", opened.maps[name].fd) for name in ("socks", "conversations"))
+    return b"".join([*output(files), *(row for each in zip(others, tables, strict=True) for row in output(*each))])

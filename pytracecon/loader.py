@@ -314,10 +314,10 @@ def _attach_to_libcs(opened: _libbpf.Object, candidate: Candidate | None, trial:
 
 
 def _prepare(opened: _libbpf.Object, filters: Filters, chosen: dict[str, Candidate | None]) -> None:
-    attempts = chosen["attempts"]
+    attempts = chosen.get("attempts")
     opened.maps[".rodata.settings"].initial_value = settings.settings(
         filters,
-        syn_hook=chosen["first syn"] is not None,
+        syn_hook=chosen.get("first syn") is not None,
         attempt_hook=wire.ATTEMPT_UNSEEN if attempts is None else attempts.attempt_hook,
     )
     opened.maps["ring"].max_entries = filters.ring_size

@@ -78,6 +78,11 @@ def has_kprobes() -> bool:
     return Path("/sys/bus/event_source/devices/kprobe").exists()
 
 
+def _of_events(filters: Filters) -> bool:
+    """What was open is found without them."""
+    return bool(filters.events)
+
+
 def _of_processes(filters: Filters) -> bool:
     return bool(filters.pids)
 
@@ -87,7 +92,7 @@ def _of_names(filters: Filters) -> bool:
 
 
 def _of_owners(filters: Filters) -> bool:
-    return filters.processes
+    return filters.processes and _of_events(filters)
 
 
 def _of_states(filters: Filters) -> bool:
@@ -137,6 +142,7 @@ NEEDS = (
         ),
         "TCP connections cannot be traced at all",
         essential=True,
+        wanted=_of_events,
     ),
     Need(
         "first syn",
@@ -146,6 +152,7 @@ NEEDS = (
             Candidate("tracepoint", ("first_syn_sockops",)),
         ),
         "latency is measured from connect(), connect events have no local port, deferred fast opens no latency",
+        wanted=_of_events,
     ),
     Need(
         "attempts",
@@ -179,6 +186,7 @@ NEEDS = (
             ),
         ),
         "attempts that end before a SYN leaves (no route, no free port, denied) are not reported",
+        wanted=_of_events,
     ),
     Need(
         "accepts",
@@ -193,6 +201,7 @@ NEEDS = (
             ),
         ),
         "no accept events; inbound connections carry the process that listens",
+        wanted=_of_events,
     ),
     Need(
         "existing",
@@ -201,7 +210,7 @@ NEEDS = (
     ),
     Need(
         "snapshot",
-        (Candidate("iterator", ("snapshot_files", "snapshot_socks")),),
+        (Candidate("iterator", ("snapshot_files", "snapshot_socks", "snapshot_conversations")),),
         "Tracer.snapshot() raises this error: what is open right now is not known",
         wanted=_later,
     ),

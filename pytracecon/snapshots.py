@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytracecon.connections import Connection
 from pytracecon.errors import InvalidValue
-from pytracecon.events import Close, Event, Failed
+from pytracecon.events import Close, Event, Failed, Flow
 from pytracecon.rows import Before, Listed, Rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["Snapshot", "Snapshots"]
 
 MOST_ENDED: Final = 65_536
 
-Over = Close | Failed
+Over = Close | Failed | Flow
 
 
 class Snapshot(list[Connection]):
@@ -58,7 +58,7 @@ class Snapshots:
     def note(self, events: list[Event]) -> None:
         """What ends is in the next snapshot, once."""
         for event in events:
-            if type(event) is Close or type(event) is Failed:
+            if isinstance(event, (Close, Failed, Flow)):
                 if len(self._ended) < MOST_ENDED:
                     self._ended[int(event.conn, 16)] = event
                 else:
@@ -92,12 +92,12 @@ class Snapshots:
 
 def _ended_one(event: Over, now: int, offset_ns: int, before: Before) -> Connection:
     known = _SHARED[type(event)]
-    lived = event.duration_ns if isinstance(event, Close) else event.latency_ns
+    lived = event.latency_ns if isinstance(event, Failed) else event.duration_ns
     connection = Connection(
         **dict(zip(known.names, known.values(event), strict=True)),
         time_ns=event.time_ns - (lived or 0),
         outcome=_OUTCOMES[type(event)],
-        state="CLOSE",
+        state=None if isinstance(event, Flow) else "CLOSE",
     )
     sent, received = connection.tx_bytes, connection.rx_bytes
     if sent is not None and received is not None:
@@ -118,7 +118,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-_OUTCOMES = {Close: "closed", Failed: "failed"}
+_OUTCOMES = {Close: "closed", Failed: "failed", Flow: "closed"}
 
 
 class _Shared:

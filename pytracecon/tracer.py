@@ -84,12 +84,13 @@ class Stats:
 class Tracer:
     """Follows every TCP connection that the keywords let through. All of them are checked before anything is loaded.
 
-    Keywords: `events` (names, default: connect, established, failed, accept, close, lookup), `pid` with `children`,
-    `uid`, `comm`, `family` (4 or 6), `port` and `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction`
-    ("out" or "in"), `failed`, `min_latency` (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False:
-    none), `reverse` (True: ask for PTR records), `processes` (False: of owners nothing but number and name), `host`,
-    `container`, `unit`, `exe` (patterns, applied here), `ring_size`, `max_connections`, `probes` ("auto", "fentry",
-    "kprobe", "tracepoint"), `btf` and `libbpf` (paths). One value or several; several conditions must all hold.
+    Keywords: `events` (names, default: connect, established, failed, accept, close, lookup; [] for none, which makes
+    the start of who only takes a snapshot quick), `pid` with `children`, `uid`, `comm`, `family` (4 or 6), `port` and
+    `local_port`, `remote` and `local`, `netns`, `cgroup`, `direction` ("out" or "in"), `failed`, `min_latency`
+    (milliseconds), `not_port`, `not_remote`, `existing`, `names` (False: none), `reverse` (True: ask for PTR records),
+    `processes` (False: of owners nothing but number and name), `host`, `container`, `unit`, `exe` (patterns, applied
+    here), `ring_size`, `max_connections`, `probes` ("auto", "fentry", "kprobe", "tracepoint"), `btf` and `libbpf`
+    (paths). One value or several; several conditions must all hold.
     """
 
     def __init__(self, **keywords: Unpack[Keywords]) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Detail", "VirtualServices", "services_here"]
 _FORWARDING = ("masquerading", "local_node", "tunnel", "direct_routing", "bypass")
 _TRANSPORTS = {"tcp": 6, "mptcp": 6, "udp": 17}
 _NETWORK = 0x40000000  # CLONE_NEWNET of linux/sched.h
-_FRESH, _PATIENCE = 1.0, 0.2  # seconds
+_FRESH, _OLD, _PATIENCE = 1.0, 10.0, 0.2  # seconds
 _MOST = 4096  # namespaces
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
@@ -51,7 +51,7 @@ _NOTHING: tuple[float, Servers] = (float("-inf"), {})
 class VirtualServices:
     """Asks the kernel, of each namespace once a second at most, in a thread that ends with the answer.
 
-    Whoever asks here waits for that no longer than a fifth of a second, and only where nothing is known of the service.
+    Whoever asks here waits for that a fifth of a second at most; then an older answer serves, of ten seconds at most.
     """
 
     def __init__(self) -> None:
@@ -72,13 +72,12 @@ class VirtualServices:
             return None
         asked = event.remote_addr, event.remote_port
         key = _TRANSPORTS[event.proto], asked, (event.service.addr, event.service.port)
+        now = time.monotonic()
         asked_at, servers = self._known.get(event.netns, _NOTHING)
-        if time.monotonic() - asked_at > _FRESH and event.netns not in self._asking:
-            asking = self._ask(event.netns, event.pid)
-            if key not in servers:
-                asking.join(patience)
-                _, servers = self._known.get(event.netns, _NOTHING)
-        return servers.get(key)
+        if now - asked_at > _FRESH and event.netns not in self._asking:
+            self._ask(event.netns, event.pid).join(patience)
+            asked_at, servers = self._known.get(event.netns, _NOTHING)
+        return servers.get(key) if now - asked_at < _OLD else None
 
     def _ask(self, netns: int, pid: int | None) -> threading.Thread:
         if len(self._known) >= _MOST:

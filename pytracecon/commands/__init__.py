@@ -18,6 +18,7 @@ VERBS = {
     "life": "what went over connections that ended: tcplife",
     "states": "every change of a connection's state: tcpstates",
     "retrans": "what is sent again, and resets: tcpretrans",
+    "flows": "what is open right now, once or every few seconds: nettop",
     "explain": "one connection's life on a screen, as it happened or of a file",
     "top": "who talks to whom, how much and how fast, on a live screen",
     "count": "events, counted by any of their keys",

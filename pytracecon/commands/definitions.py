@@ -12,7 +12,7 @@ from pytracecon.commands import VERBS, Verb
 
 __all__ = ["Definition", "Group", "Option", "definitions"]
 
-_ALTERNATIVES = {"HOW": ("auto", "fentry", "kprobe", "tracepoint"), "out|in": ("out", "in")}
+_ALTERNATIVES = {"HOW": ("auto", "fentry", "kprobe", "tracepoint"), "out|in": ("out", "in"), "tcp|udp": ("tcp", "udp")}
 """What may stand for these, where the parser leaves it to others to judge."""
 
 

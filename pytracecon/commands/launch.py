@@ -12,6 +12,7 @@ from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from pytracecon.commands.session import Session
     from pytracecon.events import Event
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
@@ -32,11 +33,12 @@ def launch(
     every_format: bool = False,
     interval: float | None = None,
     holds: Callable[[Tracer], Beginnings] | None = None,
+    run: Callable[..., Session] | None = None,
 ) -> int:
     """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
 
     `holds` keeps back what is not complete yet. With `every_format` it is `table` that makes the output of each. One
-    that sums up does so every `interval` seconds too, not only at the end.
+    that sums up does so every `interval` seconds too, not only at the end. `run` makes another kind of `Session`.
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
@@ -51,7 +53,7 @@ def launch(
     try:
         from pytracecon.commands.session import Session  # noqa: PLC0415
 
-        return Session(
+        return (run or Session)(
             keywords,
             output,
             target,

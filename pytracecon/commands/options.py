@@ -118,10 +118,10 @@ def shows_processes(options: argparse.Namespace, keys: Collection[str]) -> bool:
     return not OF_PROCESSES.isdisjoint(keys)
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
+def add_run(parser: argparse.ArgumentParser, *, counted: str = "events") -> None:
     group = parser.add_argument_group("the run")
     group.add_argument("--duration", metavar="S", help="end after so many seconds")
-    group.add_argument("--count", metavar="N", help="end after so many events")
+    group.add_argument("--count", metavar="N", help=f"end after so many {counted}")
     group.add_argument("--fail-on-loss", action="store_true", help="exit status 75 if anything was lost")
     group.add_argument("-v", dest="verbose", action="count", default=0, help="say more; -vv: everything")
 

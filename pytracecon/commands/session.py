@@ -67,8 +67,7 @@ class Session:
         if self.verbose:
             _say_probes(tracer)
         if not signals.asked:
-            attached = sum(probe.attached for probe in tracer.probes)
-            say(f"tracing {self.what} ({attached} probes; names: {names(tracer.probes)}). Ctrl-C ends.")
+            self._say_begin(tracer)
         started = time.monotonic()
         self.output = self.makes(self.sink)
         self._held = None if self.holds is None else self.holds(tracer)
@@ -85,10 +84,18 @@ class Session:
             failed = self._unwritten() + _drained(tracer)
         seconds = time.monotonic() - started
         stats = tracer.stats
+        self._say_end(stats, seconds, failed=failed, unread=unread)
+        return status or (_LOSS if stats.lost and self.fail_on_loss else 0)
+
+    def _say_begin(self, tracer: Tracer) -> None:
+        attached = sum(probe.attached for probe in tracer.probes)
+        say(f"tracing {self.what} ({attached} probes; names: {names(tracer.probes)}). Ctrl-C ends.")
+
+    def _say_end(self, stats: Stats, seconds: float, *, failed: int, unread: int) -> None:
+        """`failed` events could not be written, `unread` ones nobody was there to read."""
         say(totals(self.sink.written - self._losses, seconds, stats, output=failed))
         if self.verbose:
             say(identity(stats, self.sink.written, output=failed, unread=unread, left_out=self._left_out))
-        return status or (_LOSS if stats.lost and self.fail_on_loss else 0)
 
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
         """From the ring to the output, until the tracer was stopped and all is written, or `count` is reached."""
@@ -193,7 +200,7 @@ def names(probes: list[Probe]) -> str:
     return {"dns messages": "packets only", "libc lookups": "libc only"}[found.pop()] if found else "off"
 
 
-def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:
+def totals(events: int, seconds: float, stats: Stats, *, output: int, what: str = "event") -> str:
     """The last line of a run."""
     where = {
         "ring": stats.lost_ring,
@@ -205,7 +212,7 @@ def totals(events: int, seconds: float, stats: Stats, *, output: int) -> str:
     }
     parts = [f"{name} {count}" for name, count in where.items() if count]
     lost = f"{sum(where.values())} lost ({', '.join(parts)})" if parts else "none lost"
-    return f"{events} event{'' if events == 1 else 's'} in {seconds:.1f} s, {lost}"
+    return f"{events} {what}{'' if events == 1 else 's'} in {seconds:.1f} s, {lost}"
 
 
 def identity(stats: Stats, written: int, *, output: int, unread: int, left_out: int) -> str:

@@ -15,21 +15,25 @@ __all__ = ["columns", "keys", "shows_names"]
 
 
 def keys(options: argparse.Namespace) -> list[str]:
-    """Of events, as --show names them; none without it. Raises `InvalidValue`."""
+    """Of events, as --show names them; none without it. Raises `InvalidValue`.
+
+    A verb with the option `lists` has rows that are connections.
+    """
     given = getattr(options, "show", None)  # a verb that counts has no such option
     if given is None:
         return []
     from pytracecon.filters.values import each, refusal  # noqa: PLC0415 - neither is for --help
     from pytracecon.views import shown  # noqa: PLC0415
 
+    known = shown.of_connections() if getattr(options, "lists", False) else shown.KEYS
     if not shows_table(options):
         other = "a template names its own" if options.template is not None else f"{options.format} has every key"
         raise InvalidValue(f"--show: it adds columns to the table, and {other}; leave one of them out")
     found: list[str] = []
     for key in each("--show", given, "give keys of events, such as container,args"):
-        if key not in shown.KEYS:
-            near = shown.nearest(str(key))
-            there_are = "is no key; " + ("near it are" if len(near) < len(shown.KEYS) else "there are")
+        if key not in known:
+            near = shown.nearest(str(key), known)
+            there_are = "is no key; " + ("near it are" if len(near) < len(known) else "there are")
             raise InvalidValue(f"{refusal('--show', key, there_are)} {', '.join(near)}")
         if key in found:
             raise refusal("--show", key, "is named twice")

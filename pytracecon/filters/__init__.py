@@ -199,7 +199,7 @@ class Filters:
         """A run that can never report anything is a mistake: better said now than found out after an hour."""
         if self.children and not self.pids:
             raise InvalidValue("--children: of which process? Give it with --pid")
-        if self.direction == "in" and self.events <= _OUTBOUND:
+        if self.direction == "in" and self.events and self.events <= _OUTBOUND:
             raise InvalidValue(
                 f"--direction in: {_list(self.events)} events are of outbound connections only; "
                 "leave it out, or ask for accept or close"
@@ -225,7 +225,7 @@ class Filters:
                     raise InvalidValue(
                         f"{option}: --no-names leaves every connection without a name; leave one of them out"
                     )
-        if self.hosts and self.events <= {"lookup"}:
+        if self.hosts and self.events and self.events <= {"lookup"}:
             raise InvalidValue(
                 "--host: chooses connections, and only lookups are asked for; use pytracecon lookups --name"
             )

@@ -88,9 +88,16 @@ def choice(option: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def events(option: str, value: EventsLike | None, every: frozenset[str]) -> frozenset[str]:
-    """Names of events, or their classes; `all` and no value mean `every`. `lost` cannot be named: it always comes."""
+    """Names of events, or their classes; `all` and no value mean `every`. `lost` cannot be named: it always comes.
+
+    An empty list, not a text, means none: who takes snapshots may want nothing else.
+    """
     if value is None:
         return every
+    if isinstance(value, Iterable) and not isinstance(value, (str, type)):
+        value = list(value)
+        if not value:
+            return frozenset()
     right = f"give any of {', '.join((*EVENTS, *ON_REQUEST[1:]))}, or all"
     names: set[str] = set()
     for item in each(option, value, right):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from pytracecon.events import Close, Event, Failed, Lookup, Lost
 
@@ -32,7 +33,14 @@ def style(event: Event) -> str:
             return _FAILED
         case Close(ended="local_reset" | "remote_reset" | "timeout"):
             return _BROKEN
-    return ""
+    return _of_row(event) if event.event == "connection" else ""
+
+
+def _of_row(row: Any) -> str:
+    """Of a listing (`connections.Connection`): a backlog takes one more than its limit."""
+    if row.outcome == "failed":
+        return _FAILED
+    return _BROKEN if row.backlog_limit is not None and (row.backlog or 0) > row.backlog_limit else ""
 
 
 def painted(lines: str, style: str) -> str:

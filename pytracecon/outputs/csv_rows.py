@@ -1,4 +1,4 @@
-r"""CSV as RFC 4180 has it: a header, then a row for each event, with every column that any event has.
+r"""CSV as RFC 4180 has it: a header, then a row for each event, with every column that any of them can have.
 
 What is not known is an empty cell. Foreign text is escaped (`\x1b`, and a backslash as two), and stands behind an
 apostrophe if a spreadsheet would take it for a formula; `pytracecon.text.restore_cell` gives the original back.
@@ -9,7 +9,7 @@ numbers and addresses stand as they are.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -29,8 +29,10 @@ _FLAGS = frozenset({"v4_mapped", "args_cut", "pre_existing", "partial", "fastope
 
 
 class CsvRows:
-    def __init__(self) -> None:
-        self._columns = all_keys()
+    """`columns`: of what can come, behind time and event; those of every event if they are not given."""
+
+    def __init__(self, columns: Sequence[str] | None = None) -> None:
+        self._columns = all_keys() if columns is None else list(columns)
         self._foreign = self._places(_FOREIGN)
         self._foreign_lists = self._places(_FOREIGN_LISTS)
         self._lists = self._places(_LISTS)

@@ -122,9 +122,9 @@ def entry(fields: Fields) -> bytes:
     return b"".join([_field(name, each) for name, value in fields for each in _each(value)])
 
 
-def fields(event: Event) -> Iterator[tuple[str, Any]]:
+def fields(event: Event, message: Callable[[Event], str] = sentence) -> Iterator[tuple[str, Any]]:
     """What an entry tells of an event: for people, as tcpstates does, and all of it."""
-    yield "MESSAGE", sentence(event)
+    yield "MESSAGE", message(event)
     yield from (dict(COMMON) | ({"PRIORITY": _WARNING} if isinstance(event, Lost) else {})).items()
     yield "OBJECT_PID", getattr(event, "pid", None)
     yield "OBJECT_COMM", getattr(event, "comm", None)

@@ -14,7 +14,7 @@ from pytracecon.views import wording
 from pytracecon.views.columns import Cell
 from pytracecon.views.wording import UNKNOWN
 
-__all__ = ["KEYS", "OF_NAMES", "OF_PROCESSES", "cells", "nearest", "text"]
+__all__ = ["KEYS", "OF_NAMES", "OF_PROCESSES", "cells", "nearest", "of_connections", "text"]
 
 KEYS = tuple(key for key in EVERY_KEY if key not in keys(Lost))
 """What stands in a row. A loss stands across it."""
@@ -68,17 +68,24 @@ def text(event: Event, key: str) -> str:
     if key == "container":
         value = value_of(event, "container_name") or _short(value)
     if value is None:
-        return "" if key in _EXCEPTIONS or _is_absent(event, key) else UNKNOWN
+        return "" if key in _EXCEPTIONS or _is_absent(event, key) or _is_of_others(event, key) else UNKNOWN
     if key == "args":
         return wording.value(key, value) + (" …" if value_of(event, "args_cut") else "")
     return wording.value(key, value)
 
 
-def nearest(key: str) -> Sequence[str]:
-    """Of the keys those that look like this one; all of them if none does."""
+def of_connections() -> Sequence[str]:
+    """What stands in a row that is a connection, not one of its events."""
+    from pytracecon.connections import Connection  # noqa: PLC0415 - most tables are of events
+
+    return ("event", "time", *keys(Connection))
+
+
+def nearest(key: str, known: Sequence[str] = KEYS) -> Sequence[str]:
+    """Of the known keys those that look like this one; all of them if none does."""
     from difflib import get_close_matches  # noqa: PLC0415 - for a mistake only
 
-    return get_close_matches(key.lower(), KEYS, n=4, cutoff=0.5) or KEYS
+    return get_close_matches(key.lower(), known, n=4, cutoff=0.5) or known
 
 
 def _column(key: str) -> Column:
@@ -98,6 +105,11 @@ def _is_absent(event: Event, key: str) -> bool:
         return False
     known = [other for other in _OF_CGROUP if value_of(event, other) is not None]
     return bool(known) and not (key == "container_name" and "container" in known)
+
+
+def _is_of_others(event: Event, key: str) -> bool:
+    """Of a whole connection most keys are for some kinds alone: how it failed, how full its backlog is."""
+    return event.event == "connection" and key not in KEYS
 
 
 def _short(container: str | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytracecon import Lost, Tracer
+from pytracecon import Flow, Lost, Tracer
 from pytracecon.errors import UnsupportedKernel
 from traffic.actor import has_io_uring
 from traffic.datagrams import Socket, Told, flows, told_of, udp
@@ -489,3 +489,30 @@ def test_of_older_sockets_the_one_with_a_port_of_its_choice_is_spoken_to(rung: R
             client.flow(server.address, sent="20", received="10", direction="out", **older),
         ],
     )
+
+
+@pytest.mark.slow(reason="one kind of tunnel is like the other")
+def test_what_goes_through_a_tunnel_counts_once(traced: Callable[..., Trace], networks: Callable[[], Network]) -> None:
+    """Though it is carried by UDP, of a socket that no process has."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    for network, other, inner in ((here, "10.9.0.2", "10.8.0.1"), (there, "10.9.0.1", "10.8.0.2")):
+        network.ip(
+            f"link add tunnel type vxlan id 5 remote {other} dstport 4789",
+            f"address add {inner}/24 dev tunnel",
+            "link set tunnel up",
+        )
+    trace = traced(events="flow", netns=[here.path, there.path])
+    server = udp(there.actor("server"), bound=("10.8.0.2", 7000))
+    client = udp(here.actor("client"), to=server.address)
+    client.send(100)
+    hear_each(server, "100")
+    server.tell(200, client.address)
+    hear_each(client, "200")
+    client.close()
+    server.close()
+    trace.settle()
+    assert [told_of(event) for event in trace.events if isinstance(event, Flow)] == [
+        client.flow(server.address, sent="100", received="200"),
+        server.flow(client.address, sent="200", received="100", direction="in"),
+    ]

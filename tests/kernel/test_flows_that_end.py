@@ -188,9 +188,11 @@ def test_what_finds_no_room_in_the_table_is_counted_once(traced: Start, network:
     near.tell(20, ("127.0.0.1", 30_039))
     near.close()
     young = flows(trace.settle(), network)[40:]
-    assert len(young) == 25
     assert [each.remote_port for each in young if each.partial] == [30_039]
-    assert trace.tracer.stats.lost_map == 16 == lost_in(trace, "map")
+    assert {each.tx_packets for each in young if not each.partial} == {3}
+    left_out = 40 - (len(young) - 1)
+    # The rest of the machine may have its conversations meanwhile, and has a part in the same table.
+    assert 16 <= left_out <= trace.tracer.stats.lost_map == lost_in(trace, "map") < 2 * left_out
 
 
 FILTERS: dict[str, Callable[[Socket, Socket], dict[str, object]]] = {

@@ -71,6 +71,23 @@ def test_an_attempt_that_failed_is_told_too(trace: Trace, client: Actor) -> None
     assert facts(row, "outcome", "error", "reason") == ("failed", "ECONNREFUSED", "refused")
 
 
+def test_without_events_no_hook_is_attached_and_what_is_open_is_found(
+    traced: Callable[..., Trace], network: Network, client: Actor, server: Actor
+) -> None:
+    near, far = pair(client, listen(server))
+    near.send(512)
+    tracer = traced(events=[], netns=network.path).tracer
+    before = tracer.snapshot()
+    near.send(1000)
+    after = tracer.snapshot()
+    attached = {probe.rung for probe in tracer.probes if probe.attached and probe.need != "services"}
+    assert attached == {"iterator"}, "and of services the table is read, where there is one"
+    assert [row_of(rows, near).tx_bytes for rows in (before, after)] == [512, 1512]
+    assert [row_of(rows, end).owner for rows in (before, after) for end in (near, far)] == ["existing"] * 4
+    assert row_of(before, near).conn == row_of(after, near).conn == row_of(after, far).peer
+    assert tracer.read(timeout=0) == []
+
+
 def test_the_first_one_tells_only_what_is_open(traced: Callable[..., Trace], network: Network) -> None:
     """However much was read before, or waits to be read."""
     trace = traced(netns=network.path)

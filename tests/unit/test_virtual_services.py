@@ -48,6 +48,15 @@ def test_what_goes_elsewhere_has_nothing(services: VirtualServices) -> None:
     services.fill(Close(1, "0", "tcp", "out", service=REAL))
 
 
+def test_an_old_answer_is_none(services: VirtualServices) -> None:
+    _, known = services._known[HERE]
+    services._known[HERE] = time.monotonic() - 11, known
+    services._asking.add(HERE)  # and the next does not come
+    assert services.of(changed()) is None
+    services._known[HERE] = time.monotonic() - 9, known
+    assert services.of(changed()) == KNOWN
+
+
 @pytest.mark.skipif(is_loaded("ip_vs"), reason="IPVS is loaded here")
 def test_where_nobody_answers_it_is_not_known() -> None:
     with pytest.raises(UnsupportedKernel, match="modprobe ip_vs"):
