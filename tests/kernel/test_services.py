@@ -102,6 +102,21 @@ def test_an_attempt_without_an_answer_tells_who_does_not_answer(
     assert [event.meaning for event in events if isinstance(event, State)] == ["open", "gave_up"]
 
 
+def test_a_service_that_is_removed_in_mid_connection_is_the_connection_s_to_its_end(
+    trace: Trace, network: Network, client: Actor, server: Actor
+) -> None:
+    listener = listen(server)
+    ipvs.add(network, ACCEPTED, listener.address)
+    near = connect(client, ACCEPTED)
+    far = listener.accept()
+    ipvs.remove(network, ACCEPTED)
+    near.reset()
+    far.close()
+    events = of(trace, client)
+    assert services(events, Established, Close) == {Endpoint(*listener.address)}
+    assert [event.event for event in events][-1] == "close"
+
+
 def test_what_goes_straight_has_no_service(trace: Trace, network: Network, client: Actor, server: Actor) -> None:
     listener = listen(server)
     ipvs.add(network, ACCEPTED, listener.address)

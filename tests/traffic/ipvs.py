@@ -45,6 +45,13 @@ def add(
         inside.submit(_add, virtual, real, METHODS[method], protocol).result()
 
 
+def remove(network: Network, virtual: Address) -> None:
+    """What still goes to its real servers is dropped from then on."""
+    with ThreadPoolExecutor(1) as inside:
+        inside.submit(enter, network).result()
+        inside.submit(_remove, virtual).result()
+
+
 def enter(network: Network) -> None:
     """Only the calling thread, which ends in there."""
     handle = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -65,6 +72,14 @@ def _without_the_rest_of_pyroute2() -> None:
 
 def _family(addr: str) -> int:
     return AF_INET6 if ":" in addr else AF_INET
+
+
+def _remove(virtual: Address) -> None:
+    from pyroute2.ipvs import IPVS, IPVSService  # noqa: PLC0415 - as below
+
+    with IPVS() as ipvs:
+        service = IPVSService(af=_family(virtual[0]), addr=virtual[0], port=virtual[1], protocol=IPPROTO_TCP)
+        ipvs.service("del", service=service)
 
 
 def _add(virtual: Address, real: tuple[Address, ...], method: int, protocol: int) -> None:
