@@ -78,8 +78,8 @@ def key_of(item: Item) -> Key:
 
 
 def waits(item: Connection) -> bool:
-    """For others: it listens, or is a socket for datagrams that has no other end."""
-    return item.outcome == "listening" or (item.remote_addr is None and item.proto == "udp")
+    """For others: it listens, or is a socket for datagrams that has no other end, and no totals of its own."""
+    return item.outcome == "listening" or (item.remote_addr is None and item.proto == "udp" and item.tx_bytes is None)
 
 
 @dataclass(slots=True, eq=False)

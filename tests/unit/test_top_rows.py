@@ -81,9 +81,11 @@ def test_listeners_are_no_connections() -> None:
 
 
 def test_a_socket_for_datagrams_without_another_end_waits_for_others() -> None:
-    picture = picture_of(connection(1, proto="udp", remote_addr=None, remote_port=None))
-    assert (picture.open, picture.listeners, picture.new) == (0, 1, 0.0)
+    alone = {"proto": "udp", "remote_addr": None, "remote_port": None}
+    picture = picture_of(connection(1, **alone, tx_bytes=None, rx_bytes=None), connection(2, **alone, rx_bytes=9))
+    assert (picture.open, picture.listeners, picture.new) == (1, 1, 1.0)
     assert picture.hosts == []
+    assert process(picture, 100).rx_bytes == 9
 
 
 def test_paths_of_mptcp_stand_apart_and_count_once() -> None:
