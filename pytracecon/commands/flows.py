@@ -216,9 +216,11 @@ def listed(options: argparse.Namespace, order: Order | None, limit: int, snapsho
     """What is written of a snapshot. Each row has the time of the listing."""
     from pytracecon.commands.listings import Listed  # noqa: PLC0415 - not for --help
     from pytracecon.ordering import Nothing, arranged  # noqa: PLC0415
-    from pytracecon.views.flows import waits  # noqa: PLC0415
+    from pytracecon.views.flows import is_alone, waits  # noqa: PLC0415
 
     wanted = [row for row in snapshot if waits(row) == options.listen and _is_of(options.proto, row)]
+    if options.watch is not None and not options.listen:
+        wanted = [row for row in wanted if not is_alone(row)]  # conversations are counted, each in its row
     rows, left_out = arranged(wanted, order, limit)
     for row in rows:
         row.time_ns = snapshot.time_ns

@@ -19,7 +19,7 @@ from pytracecon.views.columns import COMM, HOST, PID, Cell, clock, milliseconds,
 from pytracecon.views.sentence import sentence
 from pytracecon.views.wording import UNKNOWN, duration, endpoint, size
 
-__all__ = ["Shown", "columns", "listeners", "message", "names", "of_keys", "order", "table", "waits"]
+__all__ = ["Shown", "columns", "is_alone", "listeners", "message", "names", "of_keys", "order", "table", "waits"]
 
 _GAP = 1
 _WIDEST_ENDPOINT = 47  # an IPv6 address without a zero, in brackets, with its port
@@ -127,7 +127,12 @@ def _width(made: Sequence[Shown]) -> int:
 
 def waits(row: Connection) -> bool:
     """It listens, or is a datagram socket that was bound to a port and to nobody: whoever comes is its peer."""
-    return row.outcome == "listening" or (row.proto == "udp" and row.direction == "in" and row.remote_addr is None)
+    return row.outcome == "listening" or (is_alone(row) and row.direction == "in")
+
+
+def is_alone(row: Connection) -> bool:
+    """A datagram socket without another end, and no conversation: those have rows of their own."""
+    return row.proto == "udp" and row.remote_addr is None and row.tx_packets is None
 
 
 def _state(row: Connection) -> str:
@@ -175,8 +180,8 @@ def _bytes(name: str, key: str, *, exact: bool) -> Shown:
 def _endpoint(name: str, end: str, width: int) -> Shown:
     def said(row: Connection) -> str:
         address, port = getattr(row, f"{end}_addr"), getattr(row, f"{end}_port")
-        if address is None and end == "remote" and row.proto == "udp":
-            return ""  # known not to be
+        if end == "remote" and is_alone(row):
+            return ""
         if address is None and end == "local" and waits(row):
             return f"*:{number(port)}"
         return endpoint(address, port)

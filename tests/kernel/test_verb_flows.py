@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from traffic.actor import DEADLINE, Actor, Address
+from traffic.datagrams import udp
 from traffic.end import End, Listener, begin_connect, close, listen, pair
 from traffic.network import Network
 
@@ -257,34 +258,23 @@ def text(address: Address) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
-DATAGRAMS = """
-import socket, sys
-bound, connected = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-bound.bind(("127.0.0.1", 5353))
-connected.connect(("127.0.0.1", 5353))
-print(flush=True)
-sys.stdin.read()
-"""
-
-
 def test_a_datagram_socket_waits_for_others_or_has_another_end(
-    listings: Callable[..., list[str]], network: Network
+    listings: Callable[..., list[str]], network: Network, client: Actor, server: Actor
 ) -> None:
-    command = ["nsenter", f"--net={network.path}", sys.executable, "-c", DATAGRAMS]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout
-        holder.stdout.readline()
-        by_ss = sorted(of_ss(words) for words in ss(network, "-u"))
-        connected, waiting, table = listings("--format json", "--listen --format json", "--listen")
-        holder.communicate()
+    there = udp(server, bound=("127.0.0.1", 5353))
+    here = udp(client, to=there.address)
+    connected, waiting, table = listings("--format json", "--listen --format json", "--listen")
     (talks,), (waits,) = objects(connected), objects(waiting)
-    assert (talks["proto"], waits["proto"]) == ("udp", "udp")
+    assert [(row["proto"], row["pid"], row["fd"]) for row in (talks, waits)] == [
+        ("udp", client.pid, here.fd),
+        ("udp", server.pid, there.fd),
+    ]
     told = [("ESTABLISHED", text((talks["remote_addr"], talks["remote_port"])), talks), ("UNCONN", "0.0.0.0:*", waits)]
-    assert by_ss == [
+    assert sorted(of_ss(words) for words in ss(network, "-u")) == [
         (state, text((row["local_addr"], row["local_port"])), remote, row["pid"], row["fd"])
         for state, remote, row in told
     ]
-    assert table.splitlines()[1].split() == ["udp", str(holder.pid), waits["comm"], "127.0.0.1:5353"]
+    assert table.splitlines()[1].split() == ["udp", str(server.pid), "server", "127.0.0.1:5353"]
 
 
 # --watch
@@ -326,6 +316,28 @@ def test_what_opened_and_ended_between_two_listings_is_in_the_next_once(
     assert not any(is_of(row, end) for row in rows for end in brief if row["time"] > ended)
     every = list(by_time(rows).values())[:-1]  # the last one may not be whole
     assert all(sum(is_of(row, end) for row in each) == 1 for each in every for end in lasting)
+
+
+def test_a_conversation_of_datagrams_is_a_row_with_its_bytes_and_once_when_it_ends(
+    run: Callable[..., Command], client: Actor, server: Actor
+) -> None:
+    there = udp(server, bound=("127.0.0.1", 5353))
+    here = udp(client, bound=("127.0.0.1", 0), to=there.address)
+    command = run("--watch", 0.3, "--no-names", "--proto", "udp", "--format", "json", "--pid", client.pid)
+    command.await_tracing()
+    here.send(512)
+    there.hear()
+    for _ in range(8):
+        there.tell(4096, here.address)
+        here.hear()
+    counts = [512, 1, 32_768, 8]
+    keys = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+    row = until(command, lambda rows: rows != [] and [rows[-1].get(key) for key in keys] == counts)[-1]
+    assert (row["proto"], row["outcome"], row["local_port"], row["fd"]) == ("udp", "open", here.address[1], here.fd)
+    here.close()
+    ended = until(command, lambda rows: rows != [] and rows[-1]["outcome"] == "closed")[-1]
+    assert [ended[key] for key in ("conn", *keys)] == [row["conn"], *counts]
+    assert command.end(signal.SIGINT)[0] == ""
 
 
 def test_an_mptcp_connection_is_a_row_with_its_paths_beneath(

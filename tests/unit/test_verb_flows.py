@@ -120,7 +120,15 @@ def test_a_datagram_socket_without_another_end_waits_for_whoever_comes_if_it_was
     asks = udp(comm="dig", direction="out", remote_addr=None, remote_port=None)
     assert comms("", bound, asks, udp(comm="talks", direction="in", pid=1700)) == ["dig", "talks"]
     assert comms("--listen", bound, asks) == ["named"]
+    assert comms("--watch 1 --format json", bound, asks) == []
     assert lines("", asks)[1].split()[3:6] == ["10.0.0.5:41234", "5120", "B"]
+
+
+def test_a_conversation_whose_other_end_is_not_known_is_one_all_the_same() -> None:
+    heard = udp(direction="in", remote_addr=None, remote_port=None, tx_packets=0, rx_packets=3)
+    assert comms("--watch 1", heard) == ["dig"]
+    assert comms("--listen", heard) == []
+    assert lines("", heard)[1].split()[4] == "?"
 
 
 def test_one_protocol_and_mptcp_is_tcp() -> None:
