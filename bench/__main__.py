@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import kernel, names, snapshot, top
+from bench import kernel, names, snapshot, throughput, top
 from bench.measures import Bench, Raw
 from bench.report import table
 
-_PARTS = ("start", "delivery", "cost", "bpf_time", "names", "snapshot", "top")
+_PARTS = ("start", "delivery", "cost", "bpf_time", "names", "snapshot", "top", "throughput")
 _ORDERS = ("server", "client")
 
 
@@ -77,6 +77,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> Raw:
         results["snapshot"] = snapshot.measure(options.python, folder, options.open)
     if "top" in parts:
         results["top"] = top.measure(options.python, folder, options.watched)
+    if "throughput" in parts:
+        results["throughput"] = throughput.measure(options.python, options.repetitions)
     return results
 
 

@@ -107,6 +107,14 @@ def _top(raw: list[Raw]) -> Iterator[Row]:
         yield f"top of {each['connections']} by {each['by']}", f"{share:.1%}", "", note
 
 
+def _throughput(raw: dict[str, list[Raw]]) -> Iterator[Row]:
+    for kind, goal, unit, per in (("tcp", "97 %", "GB", 1e9), ("udp", "85 %", "thousand datagrams", 1e3)):
+        kept = [each["traced"] / each["alone"] for each in raw[kind]]
+        alone = median(each["alone"] for each in raw[kind]) / per
+        note = f"{min(kept):.1%} to {max(kept):.1%} of {alone:.1f} {unit} a second untraced; goal: {goal}"
+        yield f"{kind} throughput kept", f"{median(kept):.1%}", "", note
+
+
 def _call_us(raw: Raw) -> float:
     return float(raw["calls_seconds"] / raw["lookups"] * 1e6)
 
@@ -119,4 +127,5 @@ _PARTS: dict[str, Callable[[Any], Iterator[Row]]] = {
     "names": _names,
     "snapshot": _snapshot,
     "top": _top,
+    "throughput": _throughput,
 }
