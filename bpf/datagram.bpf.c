@@ -4,7 +4,7 @@
  * process has taken them (what it only looks at, and what is dropped, never is).
  */
 #include "datagram.bpf.h"
-#include "packet.bpf.h"
+#include "nat.bpf.h"
 
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
@@ -16,9 +16,10 @@ static __always_inline struct task_struct *current_task(void)
 	return (struct task_struct *)bpf_get_current_task();
 }
 
+/* The socket's own is the one; what leaves may have another by now. */
 static __always_inline void take_local(struct conn *conn, const struct datagram *datagram)
 {
-	if (!is_any(datagram->local))
+	if (is_any(conn->local_addr))
 		__builtin_memcpy(conn->local_addr, datagram->local, sizeof(conn->local_addr));
 }
 
@@ -157,8 +158,7 @@ static __always_inline struct conversation *count(const struct sock *sk, __u32 p
 		__sync_fetch_and_add(&known->rx_packets, datagram->packets);
 	}
 	/* What a socket for all addresses sends leaves from one of them. */
-	if (is_any(known->conn.local_addr))
-		take_local(&known->conn, datagram);
+	take_local(&known->conn, datagram);
 	return known;
 }
 
@@ -294,6 +294,8 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct conversation *known;
 	const struct sock *address;
+	__u16 real_port;
+	__u8 real[16];
 	__u32 payload;
 
 	if (sk)
@@ -306,12 +308,19 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	address = address_of(sk);
 	if (was_counted(address, skb, datagram.key.remote))
 		return 0;
+	__builtin_memcpy(real, datagram.key.remote, sizeof(real));
+	real_port = datagram.key.remote_port;
 	take_asked(&datagram, sk, address);
 	datagram.bytes = skb->len - payload;
 	datagram.packets = skb->gso_segs ? skb->gso_segs : 1;
 	known = count(address, BPF_CORE_READ(current_task(), tgid), &datagram);
-	if (known && !known->app && known->tx_packets <= LOOKED_AT)
+	if (!known)
+		return 0;
+	if (!known->app && known->tx_packets <= LOOKED_AT)
 		known->app = app_of(skb, payload);
+	if (known->tx_packets == 1 && known->wanted &&
+	    (real_port != known->conn.remote_port || !same_address(real, known->conn.remote_addr)))
+		report_nat(&known->conn, real, real_port, IPPROTO_UDP_NUMBER);
 	return 0;
 }
 

@@ -4,6 +4,27 @@
 #include "message.bpf.h"
 #include "nat.bpf.h"
 
+/* Apart from the way of all other packets, which has no need of its stack. */
+static __noinline int on_syn(struct __sk_buff *skb)
+{
+	struct layout layout = {};
+	struct conn conn = {};
+	struct bpf_sock *sk = skb->sk;
+	struct sock *address;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (!sk || !take_layout(&layout, skb, true, true))
+		return 0;
+	address = address_of(sk);
+	take_tuple(&conn, address);
+	if (layout.remote_port == conn.remote_port && same_address(layout.remote, conn.remote_addr))
+		return 0;
+	conn.netns = netns_of(address);
+	report_nat(&conn, layout.remote, layout.remote_port, IPPROTO_TCP_NUMBER);
+	return 0;
+}
+
 SEC("cgroup_skb/egress")
 int packet_out(struct __sk_buff *skb)
 {

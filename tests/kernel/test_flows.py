@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytracecon import Flow, Lost, Tracer
+from pytracecon import Endpoint, Flow, Lost, Tracer
 from pytracecon.errors import UnsupportedKernel
 from traffic.actor import has_io_uring
 from traffic.datagrams import Socket, Told, flows, told_of, udp
@@ -399,7 +399,7 @@ def through_a_translation(network: Network, _sees: bool) -> list[Told]:
         server.tell(300, client.address)
         assert client.hear().extra["from"] == list(asked)
         client.close()
-        told.append(client.flow(asked, sent="100", received="300"))
+        told.append(client.flow(asked, sent="100", received="300", nat=Endpoint(*server.address)))
         told_server.append(server.flow(client.address, sent="300", received="100", direction="in"))
     server.close()
     return told + told_server

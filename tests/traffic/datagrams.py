@@ -23,6 +23,7 @@ FACTS = (
     "app",
     "partial",
     "pre_existing",
+    "nat",
 )
 
 
@@ -81,6 +82,7 @@ class Socket:
             "app": None,
             "partial": None,
             "pre_existing": None,
+            "nat": None,
         }
         return tuple(sorted((told | facts).items()))
 
