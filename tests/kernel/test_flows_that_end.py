@@ -43,7 +43,7 @@ def trace(all_told: Trace) -> Trace:
 def test_silence_is_an_end_though_nothing_else_happens(traced: Start, network: Network, client: Actor) -> None:
     """The reader waits for events without a limit meanwhile. What goes on afterwards is another conversation."""
     trace = traced(netns=network.path, events="flow", udp_idle=0.5)
-    server, near, stopped = (udp(actor, bound=V4) for actor in (network.actor("server"), client, client))
+    server, near = udp(network.actor("server"), bound=V4), udp(client, bound=V4)
     first = near.tell(10, server.address)
     (idle,) = trace.tracer.read()
     waited = time.monotonic_ns() - first.mono[1]
@@ -54,13 +54,19 @@ def test_silence_is_an_end_though_nothing_else_happens(traced: Start, network: N
     begun = near.tell(20, server.address)
     last = near.tell(30, server.address)
     near.close()
-    stopped.tell(40, server.address)
-    again, end = flows(trace.settle(), network)
+    (again,) = flows(trace.settle(), network)
     assert told_of(again) == near.flow(server.address, sent="20 30")
     assert again.conn != idle.conn
     assert again.duration_ns is not None
     assert last.mono[0] - begun.mono[1] <= again.duration_ns <= last.mono[1] - begun.mono[0]
-    assert told_of(end) == stopped.flow(server.address, sent="40", ended="stopped")
+
+
+@pytest.mark.slow(reason="who detaches is user space")
+def test_what_is_open_ends_with_the_tracer(traced: Start, network: Network, client: Actor) -> None:
+    trace = traced(netns=network.path, events="flow")
+    near = udp(client, bound=V4)
+    near.tell(40, NOBODY)
+    assert list(map(told_of, flows(trace.settle(), network))) == [near.flow(NOBODY, sent="40", ended="stopped")]
 
 
 @pytest.mark.slow(reason="the clock is user space's")
