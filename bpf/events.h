@@ -26,7 +26,7 @@ enum kind {
 	KIND_FLOW = 10,
 	KIND_LOOKUP = 11,      /* a call to a libc's resolver returned */
 	KIND_MESSAGE = 12,     /* a DNS message, or a part of one */
-	KIND_HELLO = 13,       /* the first bytes of a connection that look like TLS */
+	KIND_HELLO = 13,       /* the first bytes of a connection that look like TLS, or QUIC */
 	KIND_PROGRAM = 14,     /* a program started that may use another libc */
 	KIND_IMAGE = 15,       /* a program started: its path and arguments */
 	KIND_PROCESS = 16,     /* a process that other records refer to */
@@ -321,7 +321,7 @@ struct message_event {
 struct hello_event {
 	struct header header;
 	struct conn conn;
-	__u32 at; /* in the stream */
+	__u32 at; /* in the stream; of UDP: how many datagrams were sent before */
 	__u32 length;
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR MIT */
-/* The first bytes of outbound connections, where these look like TLS: the server's name is in them. */
+/* The first bytes of outbound connections, where these look like TLS or QUIC: the server's name is in them. */
 #ifndef PYTRACECON_HELLO_BPF_H
 #define PYTRACECON_HELLO_BPF_H
 

@@ -1,4 +1,4 @@
-"""`ServerNames`: the name that a TLS client asks for, from the first bytes of its connection.
+"""`ServerNames`: the name that a client of TLS, or of QUIC, asks for, from the first bytes of its connection.
 
 They are whatever a program chose to send. No length is believed, little is kept, and nothing raises: what is no
 ClientHello, or one without a usable name, gives None.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from pytracecon.names.libc_results import is_numeric
 from pytracecon.names.records import HelloPart
+
+if TYPE_CHECKING:
+    from pytracecon.names.quic import Initials
 
 __all__ = ["ServerNames", "server_name"]
 
@@ -31,13 +35,13 @@ class ServerNames:
 
     def __init__(self) -> None:
         self.evicted = 0
-        self._streams: OrderedDict[int, _Stream | None] = OrderedDict()
+        self._streams: OrderedDict[int, _Stream | Initials | None] = OrderedDict()
         self._kept = 0
 
     def take(self, part: HelloPart) -> str | None:
         """The name, as soon as the ClientHello is complete, once for a connection."""
         if part.conn not in self._streams:
-            self._streams[part.conn] = _Stream()
+            self._streams[part.conn] = _new_initials() if part.is_datagram else _Stream()
         stream = self._streams[part.conn]
         self._streams.move_to_end(part.conn)
         if stream is None:
@@ -58,6 +62,12 @@ class ServerNames:
             if oldest is not None:
                 self._kept -= oldest.kept
                 self.evicted += 1
+
+
+def _new_initials() -> Initials:
+    from pytracecon.names.quic import Initials  # noqa: PLC0415 - for those who meet QUIC
+
+    return Initials()
 
 
 class _Stream:

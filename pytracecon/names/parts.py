@@ -28,6 +28,8 @@ _RELATIVES = wire.layout((("born", "Q"), ("pid", "I"), ("reserved", "4x")))
 _HELLO = wire.layout((("time", "Q"), ("lost to words", "8x")), wire.NAME_RECORDS["hello_event"])
 _PROGRAM = wire.layout((("time", "Q"), ("lost to words", "8x")), wire.NAME_RECORDS["program_event"])
 _HELLO_AT = [field for field, _ in wire.CONN].index
+_UDP = 3
+"""In `enum protocol`."""
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 
 
@@ -123,6 +125,7 @@ def _hello(batch: memoryview | bytes, at: int) -> HelloPart:
         conn[_HELLO_AT("remote_addr")],
         begin,
         bytes(batch[data : data + length]),
+        conn[_HELLO_AT("protocol")] == _UDP,
     )
 
 

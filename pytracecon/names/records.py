@@ -102,8 +102,10 @@ class HelloPart:
     process: ProcessKey
     remote_addr: bytes
     at: int
-    """Where in the stream."""
+    """Where in the stream; of datagrams: which."""
     data: bytes
+    is_datagram: bool = False
+    """The first packets of a QUIC client."""
 
 
 @dataclass(slots=True)
