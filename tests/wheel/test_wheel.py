@@ -43,7 +43,7 @@ def out_of_reach(*command: object) -> list[str]:
 def test_the_wheel_serves_every_later_python_of_this_platform(wheel: Path) -> None:
     machine = os.uname().machine
     assert wheel.name == f"pytracecon-0.1.0-cp311-abi3-linux_{machine}.whl"
-    assert wheel.stat().st_size < 1_000_000
+    assert wheel.stat().st_size < 1_200_000
 
 
 def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
