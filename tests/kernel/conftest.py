@@ -187,6 +187,7 @@ def own_name(node: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips(), "skips")
     config.addinivalue_line("markers", "io_uring: skipped where the kernel has none")
+    config.addinivalue_line("markers", "once: of all guests in the newest alone")
     config.addinivalue_line("markers", "slow: left out (-m 'not slow') where all is emulated")
 
 

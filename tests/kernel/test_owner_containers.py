@@ -28,6 +28,7 @@ def podman(monkeypatch: pytest.MonkeyPatch) -> Iterator[Podman]:
     podman.close()
 
 
+@pytest.mark.once(reason="what an engine tells is the same everywhere; cgroups are tested in every guest")
 def test_a_connection_from_a_container_has_its_id_at_once_and_soon_its_name(
     podman: Podman, network: Network, traced: Callable[..., Trace]
 ) -> None:

@@ -20,6 +20,8 @@ HERE, THERE, SIX = "10.83.0.1", "10.83.0.2", "fd00:84::1"
 
 Rows = list[list[str]]
 
+pytestmark = pytest.mark.once(reason="rows and columns; the events behind them are tested in every guest")
+
 
 @pytest.fixture(autouse=True)
 def kprobes() -> None:
