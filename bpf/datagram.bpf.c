@@ -216,34 +216,6 @@ static __noinline int tell_initials(struct __sk_buff *skb, const struct conversa
 	return 0;
 }
 
-/*
- * What goes to many the kernel copies for this host's own listeners, and sends copy and original through the same hook,
- * one after the other: both have the same buffer. Only IPv4 does so ahead of the hook, and only for a group or a
- * broadcast, whose last bits are all ones.
- */
-static __always_inline bool was_counted(const struct sock *sk, const struct __sk_buff *skb, const __u8 *remote)
-{
-	struct sk_buff *address;
-	struct datagram_socket *socket;
-	__u64 buffer;
-
-	if (!is_v4(remote) || (remote[12] < 224 && (remote[15] & 3) != 3))
-		return false;
-	address = (struct sk_buff *)address_of(skb);
-	if (!BPF_CORE_READ_BITFIELD_PROBED(address, cloned))
-		return false;
-	socket = datagram_socket_of(sk);
-	if (!socket)
-		return false;
-	buffer = (__u64)BPF_CORE_READ(address, head);
-	if (socket->copied == buffer) {
-		socket->copied = 0;
-		return true;
-	}
-	socket->copied = buffer;
-	return false;
-}
-
 /* What the task has said of this datagram's other end, or was told. It is good for one. */
 static __always_inline bool take_told(struct datagram *datagram, const struct sock *sk)
 {
@@ -344,8 +316,6 @@ static __noinline int on_sent(struct __sk_buff *skb)
 	if (!payload || skb->len < payload)
 		return 0;
 	address = address_of(sk);
-	if (was_counted(address, skb, datagram.key.remote))
-		return 0;
 	__builtin_memcpy(real, datagram.key.remote, sizeof(real));
 	real_port = datagram.key.remote_port;
 	take_asked(&datagram, sk, address);

@@ -54,7 +54,6 @@ struct {
 
 struct datagram_socket {
 	__u64 id;
-	__u64 copied;                  /* the buffer of a datagram that was copied for this host's own listeners */
 	struct conversation_key first; /* its first conversation, mostly the only one */
 	__u8 any;                      /* there was one, … */
 	__u8 several;                  /* … and another */

@@ -255,7 +255,6 @@ typedef struct refcount_struct refcount_t;
 struct sk_buff {
 	char cb[48];
 	unsigned int len;
-	__u8 cloned : 1;
 	union {
 		struct {
 			__u16 transport_header;

@@ -342,16 +342,17 @@ def to_a_group(group: str, source: str, everywhere: str) -> Traffic:
             client.set("SO_BROADCAST", 1)
         else:
             client.actor.do("join", client.fd, group, "group0")
-        for size in (100, 200):
-            client.tell(size, (group, 7777))
-        for receiver in receivers:
-            hear_each(receiver, "100 200")
+        sizes = "100 200 300 400 500 600"
+        for size in sizes.split():
+            client.tell(int(size), (group, 7777))
+            for receiver in receivers:
+                hear_each(receiver, size)  # before the next: that one may lie where this one lay
         for each in (client, *receivers):
             each.close()
         local = (group if sees else None, 7777)
         return [
-            client.flow((group, 7777), sent="100 200"),
-            *(each.flow(client.address, received="100 200", local=local) for each in receivers),
+            client.flow((group, 7777), sent=sizes),
+            *(each.flow(client.address, received=sizes, local=local) for each in receivers),
         ]
 
     traffic.__name__ = f"to_a_group_{group}"
