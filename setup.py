@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -14,6 +16,12 @@ class BuildWithKernelSide(build_py):
     def run(self) -> None:
         subprocess.run(["make", "--silent", "-C", "bpf"], check=True)
         super().run()
+
+    def find_data_files(self, package: str, src_dir: str) -> list[str]:
+        """Of the objects that for this machine: a wheel is for one kind."""
+        found: list[str] = super().find_data_files(package, src_dir)
+        own = f"pytracecon-{platform.machine()}.bpf.o"
+        return [path for path in found if not path.endswith(".bpf.o") or Path(path).name == own]
 
 
 setup(
