@@ -34,10 +34,14 @@ class Stage:
     command: list[str]
     pytest: bool = False
     guest: bool = False
+    long: bool = False
+    """Takes an hour or more, so it runs only when it is named."""
 
     @property
     def timeout(self) -> int:
         """Seconds; several times what it takes on an idle machine. Guests have a limit of their own below this."""
+        if self.long:
+            return 3 * 3600
         return 1600 if self.guest else 1500
 
 
@@ -70,6 +74,17 @@ def stages() -> list[Stage]:
         Stage("wheel", [PYTHON, "-m", "pytest", "tests/wheel"], pytest=True),
         Stage("kernel", [PYTHON, "-m", "pytest", "tests/kernel"], pytest=True),
         *(Stage(f"vm-{kernel}", [PYTHON, "tests/vm/guest.py", kernel], pytest=True, guest=True) for kernel in KERNELS),
+        Stage("long", [PYTHON, "-m", "pytest", "-m", "long", "tests/unit", "tests/kernel"], pytest=True, long=True),
+        *(
+            Stage(
+                f"long-{kernel}",
+                [PYTHON, "tests/vm/guest.py", kernel, "-m", "long and not slow", "tests/kernel"],
+                pytest=True,
+                guest=True,
+                long=True,
+            )
+            for kernel in KERNELS
+        ),
     ]
 
 
@@ -121,7 +136,9 @@ def run_all(chosen: list[Stage]) -> list[Outcome]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__.partition("\n")[0])
     known = {stage.name: stage for stage in stages()}
-    parser.add_argument("stages", nargs="*", choices=[*known, []], metavar="STAGE", help="only these; default: all")
+    parser.add_argument(
+        "stages", nargs="*", choices=[*known, []], metavar="STAGE", help="only these; default: all but long"
+    )
     parser.add_argument("--list", action="store_true", help="tell the stages")
     parser.add_argument("--set-up-took", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -129,7 +146,8 @@ def main() -> int:
         print(*known, sep="\n")
         return 0
     started = time.monotonic() - options.set_up_took
-    outcomes = run_all([known[name] for name in options.stages or known])
+    usual = [name for name, stage in known.items() if not stage.long]
+    outcomes = run_all([known[name] for name in options.stages or usual])
     print(f"\n=== summary\n{'set-up':12} {options.set_up_took:7.1f} s")
     for outcome in outcomes:
         print(outcome.line())

@@ -23,7 +23,7 @@ RUNGS = ("fentry", "kprobe")
 NEWEST = "7.2"
 """Where tests marked `once` run: those that cannot run outside a guest, and that the kernel makes no difference to."""
 # A guest is emulated, its Python some 15 times slower than outside.
-TIMEOUT = 1500
+TIMEOUT, LONG_TIMEOUT = 1500, 3 * 3600
 # Two processors, and all on the first but what a test puts on the second: two at work make the tests no faster
 # (measured), and one stands still amid everything while the machine outside is busy.
 ON_ONE_PROCESSOR = ("taskset", "--cpu-list", "0")
@@ -42,8 +42,9 @@ def run(kernel: str, report: Path, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="guest-") as folder:
         inside = Path(folder) / "report.xml"
         tests = arguments or ["tests/kernel", "-m", "not slow" if kernel == NEWEST else "not slow and not once"]
+        timeout = LONG_TIMEOUT if any("long" in argument.split() for argument in arguments) else TIMEOUT
         pytest = [*ON_ONE_PROCESSOR, sys.executable, "-m", "pytest", *WITHOUT]
-        machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(TIMEOUT)]
+        machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(timeout)]
         with subprocess.Popen([*machine, "--", *pytest, f"--junitxml={inside}", *tests], cwd=TOP) as guest:
             signal.signal(signal.SIGTERM, lambda *_: guest.terminate())  # it stops the virtual machine
             status = guest.wait()
