@@ -96,6 +96,7 @@ ffibuilder.set_source(
     #include <linux/filter.h>
     #include <linux/seccomp.h>
     #include <linux/types.h>
+    #include "addresses.h"
     #include "events.h"
 
     /* The first eight bytes of a record in the ring, from linux/bpf.h. */
@@ -171,7 +172,7 @@ ffibuilder.set_source(
     """
     + (HERE / "json_lines.c").read_text(encoding="utf-8")
     + (HERE / "confined.c").read_text(encoding="utf-8"),
-    include_dirs=[str(HERE.parent / "bpf")],
+    include_dirs=[str(HERE.parent / "bpf"), str(HERE)],
     extra_compile_args=["-O2"],
 )
 

@@ -116,7 +116,7 @@ def failure(code: int) -> tuple[str | None, str | None]:
 
 
 @lru_cache(maxsize=4096)
-def _who(
+def who(
     process: bytes, names: bytes
 ) -> tuple[str | None, str, tuple[Any, ...], bool | None, int, tuple[int, int, int, int]]:
     """What hardly differs between a process's connections: `proto`, `direction`, from `v4_mapped` to `pre_existing`,
@@ -227,7 +227,7 @@ def _segments(proto: str | None, count: int) -> int | None:
     return None if proto == "mptcp" else count
 
 
-_EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
+EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
     "connect": (Connect, _connect),
     "established": (Established, _established),
     "failed": (Failed, _failed),
@@ -241,7 +241,7 @@ _EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], st
 }
 _TABLE = {
     wire.KINDS[name]: (wire.layout(_PARTS, wire.RECORDS[f"{name}_event"]).unpack_from, event, rest)
-    for name, (event, rest) in _EVENTS.items()
+    for name, (event, rest) in EVENTS.items()
 }
 
 _BEGINNING = wire.layout(_PARTS).unpack_from
@@ -279,7 +279,7 @@ def _begin(names: Joiner, batch: bytes | memoryview, at: int) -> None:
     """The name that a UDP conversation has is the one that its remote has now."""
     time, number, _, process, _, remote, _, _, names_of = _BEGINNING(batch, at)
     if remote in names.addresses:
-        _, direction, _, _, _, (_, cgroup, pid, born) = _who(process, names_of)
+        _, direction, _, _, _, (_, cgroup, pid, born) = who(process, names_of)
         if direction == "out":
             names.begin(number, (pid, born), cgroup, remote, time)
 
@@ -323,7 +323,7 @@ def decode(
             continue
         unpack, event, rest = _TABLE[kind]
         (time, number, subflow_of, process, local, remote, local_port, remote_port, names_of, *tail) = unpack(batch, at)
-        proto, direction, who, partial, flags, owner = _who(process, names_of)
+        proto, direction, of_owner, partial, flags, owner = who(process, names_of)
         made = event(
             time + offset_ns,
             _BIG_ENDIAN(number).hex(),
@@ -333,7 +333,7 @@ def decode(
             local_port or None,
             address(remote),
             remote_port or None,
-            *who,
+            *of_owner,
             _BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
             partial,
             *rest(tail, proto, flags, direction),

@@ -143,15 +143,6 @@ static char *put_address(char *at, const uint8_t *address)
 	return at;
 }
 
-/* Which of 65,536 bits an address has. */
-static uint32_t address_bit(const char *address)
-{
-	uint64_t halves[2];
-
-	memcpy(halves, address, sizeof(halves));
-	return (halves[0] * 0x9e3779b97f4a7c15 ^ halves[1]) * 0xff51afd7ed558ccd >> 48;
-}
-
 static int may_have_a_name(const json *j, const struct conn *conn)
 {
 	uint32_t bit;

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from pytracecon import wire
+from pytracecon.builder import Builder
 from pytracecon.clock import SECOND, wall_offset
-from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
 from pytracecon.ring import Ring, SharedPages
 from pytracecon.sweep import sweep_of
@@ -75,7 +75,7 @@ class Events:
         owners: Owners | None = None,
         translations: Translations | None = None,
     ) -> None:
-        self._translations = translations
+        self._builder = Builder(names, owners, translations)
         self._names = names
         self._shown = shown
         self._owners = owners
@@ -85,7 +85,7 @@ class Events:
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
-        events = decode(batch, offset_ns, self._names, self._owners, self._translations)
+        events = self._builder.events(batch, offset_ns)
         events, counts = seen(events, self._names, self._shown)
         if self.note is not None:
             self.note(events)
