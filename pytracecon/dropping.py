@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytracecon.tracer import Tracer
     from pytracecon.upkeep import Upkeep
 
-__all__ = ["KEEP", "Dropped", "PrivilegesKept", "drop_privileges", "named_user"]
+__all__ = ["KEEP", "Dropped", "PrivilegesKept", "become", "drop_privileges", "named_user"]
 
 KEEP = ("needs", "none")
 """What stays: what the needs of the tracers use, or as good as nothing."""
@@ -88,7 +88,7 @@ def drop_privileges(
     if found is not None and found.pw_uid != 0:
         names.discard("CAP_DAC_OVERRIDE")  # with it, that user would be root again
     if found is not None and found.pw_uid != os.geteuid():
-        _become(found)
+        become(found.pw_uid, found.pw_gid, os.getgrouplist(found.pw_name, found.pw_gid))
     if closed := _closed_to(names):
         _explain_imports(closed, keep, have)
         names.add(_READS_ALL)
@@ -151,17 +151,18 @@ def _be_alone() -> None:
         )
 
 
-def _become(user: struct_passwd) -> None:
+def become(uid: int, gid: int, groups: list[int]) -> None:
+    """Another user, with the capabilities that this thread has. PrivilegesKept if that fails."""
     try:
         _prctl(_PR_SET_KEEPCAPS, 1)
-        os.initgroups(user.pw_name, user.pw_gid)
-        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
         _prctl(_PR_SET_KEEPCAPS, 0)
         capabilities.effective(capabilities.now())
     except OSError as error:
         why = f"{error.strerror}: run outside of a user namespace"
-        raise PrivilegesKept(f"becoming {user.pw_name} failed: {why}") from None
+        raise PrivilegesKept(f"becoming user {uid} failed: {why}") from None
 
 
 def _closed_to(names: Collection[str]) -> str | None:

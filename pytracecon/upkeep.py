@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
 
-__all__ = ["RUNNING", "SERVICE_DETAILS", "TABLE", "Upkeep", "of_attaching", "upkeep"]
+__all__ = ["READING", "SERVICE_DETAILS", "TABLE", "Upkeep", "of_attaching", "upkeep"]
 
-RUNNING = "reading"
-"""Not a need: what each run does."""
+READING = "reading"
+"""No need: what each run does."""
 
 
 class Upkeep(NamedTuple):
@@ -61,7 +61,7 @@ SERVICE_DETAILS = Upkeep(
 _NAMES_OF_CONTAINERS = Upkeep(
     "container names", ("CAP_DAC_OVERRIDE",), "containers that users' own engines run have no names"
 )
-_EVERY_CALL = Upkeep(RUNNING, ("CAP_BPF",), "this kernel answers no bpf() call", vital=True)
+_EVERY_CALL = Upkeep(READING, ("CAP_BPF",), "this kernel answers no bpf() call", vital=True)
 _ENGINES_OF_USERS = ("*/podman/podman.sock", "*/docker.sock")
 _FOR_ATTACHING = ((), ("CAP_PERFMON",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
 _DENIED = (errno.EPERM, errno.EACCES)
