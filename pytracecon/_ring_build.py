@@ -96,7 +96,6 @@ ffibuilder.set_source(
     #include <linux/filter.h>
     #include <linux/seccomp.h>
     #include <linux/types.h>
-    #include "addresses.h"
     #include "events.h"
 
     /* The first eight bytes of a record in the ring, from linux/bpf.h. */

@@ -1,4 +1,4 @@
-"""`Builder`: from batches to events, most of them built in C (`events.c`), equal to what `decode` makes of the same bytes.
+"""`Builder`: from batches to events, most of them built in C (`events.c`), equal to what `decode` makes of the bytes.
 
 `decode` says what an event is. Its functions are asked for each word, address and owner once, and the C side remembers
 what they said; whatever is rare, and all that names are learnt from, is `decode`'s.
@@ -46,7 +46,7 @@ class Builder:
         events: list[Event] = []
         at, end = self._maker.take(batch, 0, offset_ns, events), len(batch)
         while at < end:
-            behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
+            behind = at + max(batch[at + wire.WORDS_OFFSET] << 3, 1) if end - at > wire.WORDS_OFFSET else end
             events += decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
             at = self._maker.take(batch, behind, offset_ns, events)
         return events

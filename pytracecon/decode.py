@@ -240,11 +240,13 @@ EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str
     "flow": (Flow, _flow),
 }
 _TABLE = {
-    wire.KINDS[name]: (wire.layout(_PARTS, wire.RECORDS[f"{name}_event"]).unpack_from, event, rest)
+    wire.KINDS[name]: (shape.size, shape.unpack_from, event, rest)
     for name, (event, rest) in EVENTS.items()
+    for shape in [wire.layout(_PARTS, wire.RECORDS[f"{name}_event"])]
 }
 
 _BEGINNING = wire.layout(_PARTS).unpack_from
+_HEADER = wire.layout(wire.HEADER).unpack_from
 
 
 OWNER_KINDS = frozenset(wire.OWNER_KINDS.values())
@@ -295,33 +297,39 @@ def decode(
 
     `names` takes the records that serve names, and gives what they make; and tells connections' hosts. `owners` takes
     those that tell what processes are, and knows it; `translations` those that tell where a connection really goes.
+    A record that is not whole, or of a kind or with a word that is not known, raises struct.error or LookupError.
     """
     events: list[Event] = []
     named: Container[bytes] = () if names is None else names.addresses
     at, end = 0, len(batch)
     while at < end:
-        kind = batch[at + wire.KIND_OFFSET]
+        *_, kind, words = _HEADER(batch, at)
+        behind = at + (words << 3)
+        if behind > end or words < 2:
+            raise struct.error(f"{end - at} bytes are left of a record of {words << 3}")
         if kind in NAME_KINDS:
             if names is not None:
                 events += names.take(part(batch, at), offset_ns)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind in OWNER_KINDS:
             if owners is not None:
                 owners.take(batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind == wire.TRANSLATION_KIND:
             if translations is not None:
                 translations.take(batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind == wire.BEGINNING_KIND:
             if names is not None:
                 _begin(names, batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
-        unpack, event, rest = _TABLE[kind]
+        size, unpack, event, rest = _TABLE[kind]
+        if behind - at < size:
+            raise struct.error(f"a record of {behind - at} bytes, where {size} are needed")
         (time, number, subflow_of, process, local, remote, local_port, remote_port, names_of, *tail) = unpack(batch, at)
         proto, direction, of_owner, partial, flags, owner = who(process, names_of)
         made = event(
@@ -358,5 +366,5 @@ def decode(
             if kind in _OVER and not (isinstance(made, Flow) and made.ended == "idle"):
                 translations.over(ends, made.proto)
         events.append(made)
-        at += batch[at + wire.WORDS_OFFSET] << 3
+        at = behind
     return events

@@ -99,8 +99,7 @@ struct answer {
 };
 
 typedef struct {
-	PyObject_HEAD
-	struct shape kinds[KINDS];
+	PyObject_HEAD struct shape kinds[KINDS];
 	PyObject *functions; /* keeps those below alive */
 	PyObject *address, *who, *failure, *change, *resent, *state, *end, *app;
 	PyObject *process_of; /* 0: nobody wants to know */
@@ -162,10 +161,10 @@ static PyObject *address_of(maker *self, const uint8_t *raw)
 	return Py_NewRef(place->text);
 }
 
-/* Borrowed. */
-static PyObject *answer_of(maker *self, PyObject *function, uint64_t salt, uint64_t number)
+/* A new reference, as another answer may take the place. */
+static PyObject *answer_of(maker *self, PyObject *function, uint64_t which, uint64_t number)
 {
-	uint64_t key = salt << 56 | number;
+	uint64_t key = number << 4 | which;
 	struct answer *place = &self->answers[mixed(key) % ANSWERS];
 
 	if (!place->value || place->key != key) {
@@ -176,7 +175,7 @@ static PyObject *answer_of(maker *self, PyObject *function, uint64_t salt, uint6
 		place->key = key;
 		kept(&place->value, value);
 	}
-	return place->value;
+	return Py_NewRef(place->value);
 }
 
 static int ask_who(maker *self, struct kept_owner *place, const char *process, const char *names)
@@ -242,19 +241,17 @@ static PyObject *fastopen(const struct conn *conn)
 	return conn->flags & CONN_FASTOPEN ? Py_NewRef(Py_True) : NULL;
 }
 
-/* The first of what a function of decode.py says, and the others behind it. */
-static void put_answer(PyObject **into, int count, PyObject *answer)
+/* What a function of decode.py says of several fields. */
+static void put_answer(PyObject *answer, PyObject **first, PyObject **second, PyObject **third)
 {
-	for (int i = 0; answer && i < count; i++)
-		into[i] = Py_XNewRef(PyTuple_GetItem(answer, i));
+	PyObject **into[] = {first, second, third};
+
+	for (int i = 0; answer && i < 3 && into[i]; i++)
+		*into[i] = Py_XNewRef(PyTuple_GetItem(answer, i));
+	Py_XDECREF(answer);
 }
 
-static PyObject *word(maker *self, PyObject *function, uint64_t salt, uint64_t number)
-{
-	return Py_XNewRef(answer_of(self, function, salt, number));
-}
-
-enum { FAILURE = 1, CHANGE, RESENT, STATE, END, APP };
+enum { FAILURE, CHANGE, RESENT, STATE, END, APP };
 
 static void put_totals(PyObject **own, const struct conn *conn, const struct totals *totals)
 {
@@ -292,7 +289,7 @@ static void put_own(maker *self, PyObject **own, const struct any_event *any)
 		own[2] = fastopen(conn);
 		break;
 	case KIND_FAILED:
-		put_answer(own, 2, answer_of(self, self->failure, FAILURE, event->failed.error));
+		put_answer(answer_of(self, self->failure, FAILURE, event->failed.error), own, own + 1, NULL);
 		own[2] = known(event->failed.latency);
 		own[3] = number(event->failed.syn_retransmits);
 		break;
@@ -302,36 +299,28 @@ static void put_own(maker *self, PyObject **own, const struct any_event *any)
 	case KIND_CLOSE:
 		own[0] = known(event->close.duration);
 		put_totals(own + 1, conn, &event->close.totals);
-		own[6] = word(self, self->end, END, event->close.totals.ended);
+		own[6] = answer_of(self, self->end, END, event->close.totals.ended);
 		break;
 	case KIND_EXISTING:
-		own[0] = word(self, self->state, STATE, event->existing.totals.state);
+		own[0] = answer_of(self, self->state, STATE, event->existing.totals.state);
 		put_totals(own + 1, conn, &event->existing.totals);
 		break;
 	case KIND_STATE: {
 		uint64_t change = (uint64_t)conn->direction << 32 | event->state.from << 24 | event->state.to << 16 |
 				  event->state.error;
-		PyObject *said = answer_of(self, self->change, CHANGE, change);
 
-		put_answer(own, 2, said);
+		put_answer(answer_of(self, self->change, CHANGE, change), own, own + 1, own + 3);
 		own[2] = known(event->state.in_old);
-		if (said)
-			own[3] = Py_XNewRef(PyTuple_GetItem(said, 2));
 		break;
 	}
-	case KIND_RETRANSMIT: {
-		PyObject *said = answer_of(self, self->resent, RESENT, event->retransmit.segment);
-
-		own[0] = word(self, self->state, STATE, event->retransmit.state);
-		put_answer(own + 1, 1, said);
+	case KIND_RETRANSMIT:
+		own[0] = answer_of(self, self->state, STATE, event->retransmit.state);
+		put_answer(answer_of(self, self->resent, RESENT, event->retransmit.segment), own + 1, own + 3, NULL);
 		own[2] = number(event->retransmit.segments);
-		if (said)
-			own[3] = Py_XNewRef(PyTuple_GetItem(said, 1));
 		break;
-	}
 	case KIND_RESET:
 		own[0] = PyBool_FromLong(event->reset.sent);
-		own[1] = word(self, self->state, STATE, event->reset.state);
+		own[1] = answer_of(self, self->state, STATE, event->reset.state);
 		break;
 	default:
 		own[0] = number(event->flow.tx_bytes);
@@ -339,8 +328,8 @@ static void put_own(maker *self, PyObject **own, const struct any_event *any)
 		own[2] = number(event->flow.tx_packets);
 		own[3] = number(event->flow.rx_packets);
 		own[4] = number(event->flow.duration);
-		own[5] = word(self, self->end, END, event->flow.ended);
-		own[6] = word(self, self->app, APP, event->flow.app);
+		own[5] = answer_of(self, self->end, END, event->flow.ended);
+		own[6] = answer_of(self, self->app, APP, event->flow.app);
 	}
 }
 
@@ -383,12 +372,13 @@ static PyObject *event_of(maker *self, const struct any_event *event, int64_t ti
 	/* From here on Python may be called, and `owner` may become another's. */
 	values[TIME_NS] = PyLong_FromLongLong(time);
 	values[CONN] = conn_of(self, conn->id);
-	values[LOCAL_ADDR] = address_of(self, conn->local_addr);
 	values[LOCAL_PORT] = known(conn->local_port);
-	values[REMOTE_ADDR] = address_of(self, conn->remote_addr);
 	values[REMOTE_PORT] = known(conn->remote_port);
 	values[SUBFLOW_OF] = conn->subflow_of ? conn_of(self, conn->subflow_of) : NULL;
-	if (!PyErr_Occurred())
+	values[LOCAL_ADDR] = address_of(self, conn->local_addr);
+	if (values[LOCAL_ADDR])
+		values[REMOTE_ADDR] = address_of(self, conn->remote_addr);
+	if (values[REMOTE_ADDR])
 		put_own(self, values + OWN, event);
 	return instance(&self->kinds[event->header.kind], values);
 }
@@ -404,16 +394,11 @@ static int may_have_a_name(const maker *self, const struct conn *conn)
 static int is_ours(const maker *self, const struct any_event *event, size_t left)
 {
 	static const size_t sizes[KINDS] = {
-		[KIND_CONNECT] = sizeof(struct connect_event),
-		[KIND_ESTABLISHED] = sizeof(struct established_event),
-		[KIND_FAILED] = sizeof(struct failed_event),
-		[KIND_ACCEPT] = sizeof(struct accept_event),
-		[KIND_CLOSE] = sizeof(struct close_event),
-		[KIND_EXISTING] = sizeof(struct existing_event),
-		[KIND_STATE] = sizeof(struct state_event),
-		[KIND_RETRANSMIT] = sizeof(struct retransmit_event),
-		[KIND_RESET] = sizeof(struct reset_event),
-		[KIND_FLOW] = sizeof(struct flow_event),
+		[KIND_CONNECT] = sizeof(struct connect_event), [KIND_ESTABLISHED] = sizeof(struct established_event),
+		[KIND_FAILED] = sizeof(struct failed_event),   [KIND_ACCEPT] = sizeof(struct accept_event),
+		[KIND_CLOSE] = sizeof(struct close_event),     [KIND_EXISTING] = sizeof(struct existing_event),
+		[KIND_STATE] = sizeof(struct state_event),     [KIND_RETRANSMIT] = sizeof(struct retransmit_event),
+		[KIND_RESET] = sizeof(struct reset_event),     [KIND_FLOW] = sizeof(struct flow_event),
 	};
 	unsigned int kind;
 	size_t size;
@@ -426,8 +411,9 @@ static int is_ours(const maker *self, const struct any_event *event, size_t left
 	       !may_have_a_name(self, &event->conn);
 }
 
-PyDoc_STRVAR(take_doc, "take(batch, at, offset_ns, events)\n--\n\n"
-		       "Append the events of the records from there on, and say where the first begins that is left to Python.");
+PyDoc_STRVAR(take_doc,
+	     "take(batch, at, offset_ns, events)\n--\n\n"
+	     "Append the events of the records from there on, and say where the first begins that is left to Python.");
 
 static PyObject *maker_take(maker *self, PyObject *arguments)
 {
@@ -450,8 +436,7 @@ static PyObject *maker_take(maker *self, PyObject *arguments)
 		PyObject *made;
 		int status;
 
-		if (!is_ours(self, event, view.len - at) ||
-		    __builtin_add_overflow(event->header.time, offset, &time))
+		if (!is_ours(self, event, view.len - at) || __builtin_add_overflow(event->header.time, offset, &time))
 			break;
 		made = event_of(self, event, time);
 		status = made ? PyList_Append(events, made) : -1;

@@ -3,6 +3,7 @@
  * twentieth of the price. The words come from there too. What is rare, a name to be escaped or a number that has no
  * word, is left to Python: the writing stops before that record.
  */
+#include "addresses.h"
 
 #define LONGEST_PIECE 4096
 #define LONGEST_LINE (1024 + LONGEST_PIECE) /* all else, and what put_word() writes beyond, is 800 bytes */
@@ -376,6 +377,13 @@ static char *put_line(json *j, char *at, const struct any_event *event, size_t s
 	return PUT(at, "}\n");
 }
 
+/* Of a record that ends behind the last one's end, or is of a kind that there cannot be, Python says what is wrong. */
+static int is_ours(const json *j, const struct any_event *event, size_t left)
+{
+	return left >= sizeof(event->header) && event->header.words * 8UL <= left && event->header.kind < 32 &&
+	       !(j->left >> event->header.kind & 1);
+}
+
 /* As many of the records as have room, up to one that is Python's. */
 static void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room)
 {
@@ -383,9 +391,9 @@ static void json_lines(json *j, const void *records, size_t size, int64_t offset
 	j->strange = 0;
 	while (j->read < size && room - j->written >= LONGEST_LINE) {
 		const struct any_event *event = (const void *)((const char *)records + j->read);
-		char *end = j->left >> event->header.kind & 1
-				    ? NULL
-				    : put_line(j, out + j->written, event, event->header.words * 8, offset);
+		char *end = is_ours(j, event, size - j->read)
+				    ? put_line(j, out + j->written, event, event->header.words * 8, offset)
+				    : NULL;
 
 		if (!end) {
 			j->strange = 1;
