@@ -227,7 +227,7 @@ def _segments(proto: str | None, count: int) -> int | None:
     return None if proto == "mptcp" else count
 
 
-EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
+EVENTS: dict[str, tuple[type[ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
     "connect": (Connect, _connect),
     "established": (Established, _established),
     "failed": (Failed, _failed),
@@ -239,7 +239,7 @@ EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str
     "reset": (Reset, _reset),
     "flow": (Flow, _flow),
 }
-_TABLE = {
+_TABLE: dict[int, tuple[int, Callable[..., Any], Callable[..., ConnectionEvent], Callable[..., Tail]]] = {
     wire.KINDS[name]: (shape.size, shape.unpack_from, event, rest)
     for name, (event, rest) in EVENTS.items()
     for shape in [wire.layout(_PARTS, wire.RECORDS[f"{name}_event"])]

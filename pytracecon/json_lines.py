@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
+    from pytracecon.ring import Batch, Ring
     from pytracecon.translations import Translations
 
 __all__ = ["Json", "JsonBatch", "joined"]
@@ -92,6 +93,9 @@ class Json:
     def note(self, called: Callable[[list[Event]], None] | None) -> None:
         self._note_ends = called
         self._json.left = 0 if called is None else sum(1 << wire.KINDS[name] for name in ("close", "failed"))
+
+    def walk(self, ring: Ring, _offset_ns: int) -> Batch:
+        return ring.take()
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
         if self._owners is not None:
