@@ -101,9 +101,9 @@ class Tracer:
 class Pytracecon(Tracer):
     name = "pytracecon"
 
-    def __init__(self, python: str, folder: Path) -> None:
+    def __init__(self, python: str, folder: Path, *options: str) -> None:
         output = folder / "pytracecon.json"
-        command = [python, "-m", "pytracecon", "--format", "json", "-o", str(output)]
+        command = [python, "-m", "pytracecon", "--format", "json", "-o", str(output), *options]
         said, there = os.pipe()
         super().__init__(command, output, stdout=subprocess.DEVNULL, stderr=there)
         os.close(there)
