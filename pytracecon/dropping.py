@@ -87,14 +87,16 @@ def drop_privileges(
     names = {name for each in stays for name in each.capabilities if name in have}
     if found is not None and found.pw_uid != 0:
         names.discard("CAP_DAC_OVERRIDE")  # with it, that user would be root again
-    if found is not None and found.pw_uid != os.geteuid():
-        become(found.pw_uid, found.pw_gid, os.getgrouplist(found.pw_name, found.pw_gid))
-    if closed := _closed_to(names):
-        _explain_imports(closed, keep, have)
-        names.add(_READS_ALL)
-        stays.append(_importing(closed))
     try:
+        if found is not None and found.pw_uid != os.geteuid():
+            become(found.pw_uid, found.pw_gid, os.getgrouplist(found.pw_name, found.pw_gid))
+        if closed := _closed_to(names):
+            _refuse_imports(closed, keep, have)
+            names.add(_READS_ALL)
+            stays.append(_importing(closed))
         bounded = capabilities.forget(names)
+    except PytraceconError:
+        raise
     except OSError as error:
         raise PrivilegesKept(f"privileges cannot be dropped: {error.filename}: {error.strerror}") from error
     _verify(names, bounded=bounded)
@@ -180,7 +182,8 @@ def _closed_to(names: Collection[str]) -> str | None:
     return None
 
 
-def _explain_imports(closed: str, keep: str, have: Collection[str]) -> None:
+def _refuse_imports(closed: str, keep: str, have: Collection[str]) -> None:
+    """MissingPrivilege where they may not be kept or are not there."""
     if keep == "none" or _READS_ALL not in have:
         who = f"user {os.geteuid()}"
         raise MissingPrivilege(
