@@ -116,14 +116,15 @@ class _Trial:
         return [*candidate.programs, *extras, *usable]
 
 
-def load(filters: Filters, also: Container[str] = ()) -> Loaded:
+def load(filters: Filters, also: Container[str] = (), refused: dict[str, PytraceconError] | None = None) -> Loaded:
     """Load and attach what `filters` asks for, and `also` the needs of these names.
 
-    A leaf of `pytracecon.errors` if an essential need cannot be met.
+    `refused` are programs that are known not to work, and why; what is learnt of others is added. A leaf of
+    `pytracecon.errors` if an essential need cannot be met.
     """
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
-    trial = _Trial(waits=_waiting())
+    trial = _Trial({} if refused is None else refused, waits=_waiting())
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     if filters.names:
         trial.search = Search()
