@@ -306,6 +306,7 @@ class Tracer:
     def _take(self, reader: Reader, form: Form[T]) -> list[T]:
         if not self._stopping:
             return reader.take(form)
+        reader.audit()
         self._loaded.detach()
         self._detached = True
         return reader.settle(form)

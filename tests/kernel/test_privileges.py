@@ -423,3 +423,16 @@ def test_the_library_drops_nothing_by_itself_and_judges_what_it_is_given() -> No
         with pytest.raises(InvalidValue, match="user: no-such-user is no user here"):
             drop_privileges(tracer, user="no-such-user")
     assert capabilities.held() == before
+
+
+@commands
+def test_a_file_in_a_folder_of_another_user_can_be_opened_again(run: Callable[..., Command], folder: Path) -> None:
+    """Root without capabilities is a user like others: the one that this takes stays, and where it takes none, none."""
+    others = folder / "others"
+    others.mkdir(0o700)
+    quiet = ("--no-names", "--no-processes", "--privileges", "needs")
+    ours = run(*quiet, "-o", folder / "ours")
+    assert "CAP_DAC_OVERRIDE" not in ours.capabilities()["permitted"]
+    os.chown(others, int(NOBODY), int(NOBODY))
+    theirs = run(*quiet, "-o", others / "theirs")
+    assert "CAP_DAC_OVERRIDE" in theirs.capabilities()["permitted"]
