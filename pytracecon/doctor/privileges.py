@@ -23,6 +23,7 @@ from pytracecon.upkeep import READING, upkeep
 __all__ = ["NeedPrivileges", "try_privileges"]
 
 _ALL = "CAP_SYS_ADMIN"
+_IN_ALL = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_CHECKPOINT_RESTORE")
 _OF_ALL, _OF_NETWORK = ("CAP_BPF", "CAP_PERFMON"), "CAP_NET_ADMIN"
 _OF_LOCKED_MEMORY = "CAP_SYS_RESOURCE"
 _LITTLE = 65536  # bytes of locked memory, as old systems allow
@@ -95,15 +96,18 @@ def _rows(filters: Filters) -> Iterator[NeedPrivileges]:
         if name not in full:
             yield NeedPrivileges(name, None, None, [])
         elif base.get(name) == full[name]:
-            yield NeedPrivileges(name, _and(takes, uses), None, uses)
+            yield NeedPrivileges(name, _and(takes, uses), None, _and(uses, []))
         else:
-            yield NeedPrivileges(name, _and([_ALL], uses), _and(takes, uses) if name in base else None, uses)
+            of_all = [capability for capability, met in without.items() if not met]
+            instead = _and(takes, uses) if name in base else None
+            yield NeedPrivileges(name, _and([_ALL, *of_all], uses), instead, _and(uses, []))
     yield NeedPrivileges(READING, [], None, running.get(READING, []))
 
 
 def _and(takes: list[str], uses: list[str]) -> list[str]:
-    """What is used later is used at the start, too."""
-    return list(dict.fromkeys([*takes, *uses]))
+    """What is used later is used at the start, too; CAP_SYS_ADMIN stands for some others."""
+    both = list(dict.fromkeys([*takes, *uses]))
+    return [name for name in both if _ALL not in both or name not in _IN_ALL]
 
 
 def _without_each(
