@@ -77,3 +77,29 @@ def test_a_library_that_comes_later_a_snapshot_and_ends_by_the_clock(
         )
 
     assert tracer.until(all_told)
+    # Older than the tracer, and somebody else's: /proc tells what it runs.
+    (served,) = {event["exe"] for event in tracer.events if event.get("pid") == place.web.actor.pid}
+    assert served == str(program)
+
+
+@pytest.mark.slow(reason="no kernel has a say in it")
+def test_what_is_lost_with_nothing_kept_is_said_and_the_rest_goes_on(
+    dropped: Start, place: Place, tmp_path: Path, program: Path
+) -> None:
+    """DNS packets name connections as before."""
+    tracer = dropped(keep="none", netns=place.path, events="connect,close,lookup")
+    assert tracer.dropped["kept"] == {}
+    assert tracer.dropped["lost"][0] == "libcs that come later, as those of containers do, are not seen"
+    jail = Jail(place, tmp_path / "root", program)
+    prisoner = place.actor("prisoner")
+    jail.hold(prisoner, "prisoner")
+    prisoner.do("lookup", "two.test", 4, 1)
+    visit(prisoner, place.web, "127.0.0.12")
+
+    def closed(events: list[Told]) -> bool:
+        return any(event["event"] == "close" and event.get("pid") == prisoner.pid for event in events)
+
+    assert tracer.until(closed)
+    of_it = [event for event in tracer.events if event.get("pid") == prisoner.pid]
+    assert {event["source"] for event in of_it if event["event"] == "lookup"} == {"dns"}
+    assert {event["host"] for event in of_it if event["event"] == "close"} == {"two.test"}
