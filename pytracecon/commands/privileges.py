@@ -79,7 +79,7 @@ def reopening(path: str) -> Iterator[Upkeep]:
     with capabilities.only(()):
         for place, flags in places:
             try:
-                os.close(os.open(place, flags | os.O_CLOEXEC))
+                os.close(os.open(place, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
             except PermissionError:
                 costs = "the file given with -o cannot be opened again"
                 yield Upkeep("opening -o FILE again", ("CAP_DAC_OVERRIDE",), costs)
