@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import logging
 import os
 import threading
 from collections import deque
@@ -42,6 +41,7 @@ from pytracecon._libbpf_file import cause, dlopen_file, dlopen_system, require_r
 from pytracecon._libbpf_map import Map
 from pytracecon._libbpf_objects import Link, Object, Program
 from pytracecon.errors import MissingBTF
+from pytracecon.logs import DEBUG, INFO, WARNING, is_debugged, logger
 from pytracecon.refusals import caused_by
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KERNEL_BTF", "Btf", "Libbpf", "Link", "Map", "Message", "Object", "Program", "open_library"]
 
-logger = logging.getLogger("pytracecon.libbpf")
-logger.addHandler(logging.NullHandler())  # or logging's handler of last resort would print warnings on standard error
+_LOGGER = "pytracecon.libbpf"
 
 
 class Message(NamedTuple):
@@ -69,7 +68,7 @@ class _Heard(threading.local):
         self.trying = False
 
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # in the order of enum libbpf_print_level
+_LEVELS = (WARNING, INFO, DEBUG)  # in the order of enum libbpf_print_level
 _DEBUG = 2  # hundreds of messages for each object: not even formatted unless wanted
 _KEPT_LENGTH = 4096  # of a message in Libbpf.messages: a verifier log can have megabytes
 
@@ -116,8 +115,9 @@ class Libbpf:
         if heard.raised is not None:
             raised, heard.raised = heard.raised, None
             raise raised
-        for message in heard.messages:
-            logger.log(logging.DEBUG if heard.trying else message.level, "%s", message.text)
+        if heard.messages and (not heard.trying or is_debugged(_LOGGER)):
+            for message in heard.messages:
+                logger(_LOGGER).log(DEBUG if heard.trying else message.level, "%s", message.text)
         if code:
             raise OSError(code, f"{name}: {self.strerror(code)}")
         return result
@@ -138,7 +138,7 @@ class Libbpf:
         16 bytes goes by reference), so it can be passed on as it came, once.
         """
         try:
-            if level == _DEBUG and not logger.isEnabledFor(logging.DEBUG):
+            if level == _DEBUG and not is_debugged(_LOGGER):
                 return 0
             line = c_char_p()
             if self._libc.vasprintf(byref(line), c_void_p(text), c_void_p(args)) < 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pytracecon import __version__
@@ -48,7 +48,7 @@ class Diagnosis:
 
 def diagnose(*, btf: str | None = None, libbpf: str | None = None, **keywords: Any) -> Diagnosis:
     """How a `Tracer` of these keywords would fare. InvalidValue; but a file that cannot be used is a finding."""
-    filters = replace(Filters.parse(**keywords), btf=btf, libbpf=libbpf)
+    filters = Filters.parse(**keywords)._replace(btf=btf, libbpf=libbpf)
     # Looked at first: libbpf raises RLIMIT_MEMLOCK when it loads something where it is charged.
     found = machine.look(filters)
     needs, problem = try_all(filters)
