@@ -2,7 +2,8 @@
 
 Python has no acquire and release ordering, and on arm64 a ring cannot be read without. The records are copied out as
 they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's. `confined.c` is
-the child in which uretprobes are tried: between fork() and exit no Python may run.
+the child in which uretprobes are tried: between fork() and exit no Python may run. `quiet.c` holds back what libbpf
+says and nobody wants to know.
 """
 
 from pathlib import Path
@@ -76,6 +77,9 @@ ffibuilder.cdef(
     confined confined_start(void);
     int confined_end(confined child);
     uintptr_t confined_target(void);
+
+    uintptr_t quiet_before(uintptr_t print);
+    void quiet_let_through(int details);
     """
 )
 
@@ -84,6 +88,7 @@ ffibuilder.set_source(
     r"""
     #include <errno.h>
     #include <fcntl.h>
+    #include <stdarg.h>
     #include <stddef.h>
     #include <stdint.h>
     #include <string.h>
@@ -170,7 +175,8 @@ ffibuilder.set_source(
     }
     """
     + (HERE / "json_lines.c").read_text(encoding="utf-8")
-    + (HERE / "confined.c").read_text(encoding="utf-8"),
+    + (HERE / "confined.c").read_text(encoding="utf-8")
+    + (HERE / "quiet.c").read_text(encoding="utf-8"),
     include_dirs=[str(HERE.parent / "bpf")],
     extra_compile_args=["-O2"],
 )
