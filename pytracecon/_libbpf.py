@@ -179,15 +179,25 @@ class Libbpf:
         return text.value.decode(errors="replace")
 
     def open_object(
-        self, image: bytes, *, name: str = "pytracecon", btf: str | None = None, log_level: int = 0
+        self,
+        image: bytes,
+        *,
+        name: str = "pytracecon",
+        btf: str | None = None,
+        types: str | None = None,
+        log_level: int = 0,
     ) -> Object:
-        """Open (not load) the BPF object in `image`; `btf` replaces the kernel's BTF for relocation. MissingBTF."""
+        """Open (not load) the BPF object in `image`; `btf` replaces the kernel's BTF for relocation. MissingBTF.
+
+        `types` does so too, and is known to be right; it is read when the object is loaded.
+        """
         if btf is not None:
             self.parse_btf(btf).close()
+        by = types if btf is None else btf
         opts = OpenOpts(
             sz=ctypes.sizeof(OpenOpts),
             object_name=name.encode(),
-            btf_custom_path=None if btf is None else os.fsencode(btf),
+            btf_custom_path=None if by is None else os.fsencode(by),
             kernel_log_level=log_level,
         )
         # libbpf is done with `image` when this returns (it calls bpf_object__elf_finish), and copies the paths.

@@ -21,7 +21,7 @@ from pytracecon.listing import PROGRAMS as ROW_PROGRAMS
 from pytracecon.listing import try_rows
 from pytracecon.loaded import Loaded
 from pytracecon.meanwhile import Meanwhile
-from pytracecon.objects import Objects
+from pytracecon.objects import BTF_KINDS, Objects
 from pytracecon.prepare import fill, prepare
 from pytracecon.probes import NEEDS, Candidate, Need
 from pytracecon.trial import Trial, outcome, refuse_whole_rungs, require
@@ -35,7 +35,6 @@ __all__ = ["Loaded", "load", "object_image", "survey"]
 
 _RINGBUF = 27  # BPF_MAP_TYPE_RINGBUF
 _MULTI = "uprobe/multi"
-_BTF_KINDS = ("tp_btf", "fentry", "iter")
 _OF_THE_KIND = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP)
 """What a kernel says to all programs of a kind that it does not take. Not ESRCH or ENOENT, by which libbpf says that
 the one function or tracepoint that the program is for is absent or inlined here."""
@@ -122,7 +121,8 @@ def _attempt(
     later = {name for candidate in chosen.values() if candidate is not None for name in candidate.loaded}
     names = {name for group in wanted.values() for name in group}.union(workers.values(), later)
     with contextlib.ExitStack() as on_failure:
-        opened = on_failure.enter_context(Objects(lib, image, filters.btf))
+        of_modules = {name for need in needs if need.module is not None for name in wanted.get(need.name, ())}
+        opened = on_failure.enter_context(Objects(lib, image, filters.btf, of_modules))
         if not Path(_libbpf.KERNEL_BTF).exists() and _refuse_btf_kinds(opened, names, trial):
             return None
         prepare(opened, filters, chosen)
@@ -185,7 +185,7 @@ def _make_ready(program: _libbpf.Program) -> None:
 
 def _refuse_btf_kinds(opened: Objects, names: set[str], trial: Trial) -> bool:
     """A given BTF file relocates; what attaches by a type's number in the kernel's own BTF still needs that."""
-    bound = {name for name in names if _kind(opened.programs[name]) in _BTF_KINDS}
+    bound = {name for name in names if _kind(opened.programs[name]) in BTF_KINDS}
     cause = MissingBTF(f"the kernel has no BTF of its own ({_libbpf.KERNEL_BTF}), and this attaches by it alone")
     trial.refused.update(dict.fromkeys(bound, cause))
     return bool(bound)

@@ -11,9 +11,9 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pytracecon.tasks import Task
 
+if TYPE_CHECKING:
     from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
     from pytracecon.uprobe_multi import MultiLink
@@ -30,13 +30,13 @@ class Meanwhile:
         self._found: tuple[Finder, list[Libc]] | None = None
         self._link: MultiLink | None = None
         self._imports: Imports | None = None
-        self._search = _Task("pytracecon: looks for libcs", self._look)
-        self._trial: _Task | None = None
+        self._search = Task("looks for libcs", self._look)
+        self._trial: Task | None = None
 
     def begin(self, lib: Libbpf, *, many: bool) -> None:
         """Again: nothing. `many`: this kernel has links of many uprobes."""
         if self._names and many and self._trial is None:
-            self._trial = _Task("pytracecon: tries uretprobes", lambda: self._try(lib))
+            self._trial = Task("tries uretprobes", lambda: self._try(lib))
             self._trial.begin()
         self._search.begin()
 
@@ -82,34 +82,6 @@ class Meanwhile:
             if self._link is not None:
                 last_to_first.callback(self._link.close)
             self._found = self._link = None
-
-
-class _Task:
-    """A function in a thread, and what it raised."""
-
-    def __init__(self, name: str, function: Callable[[], None]) -> None:
-        self._function = function
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def begin(self) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._function()
-        except BaseException as error:  # noqa: BLE001 - result() raises it
-            self._failed = error
-
-    def wait(self) -> None:
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def result(self) -> None:
-        self.wait()
-        if self._failed is not None:
-            raise self._failed
 
 
 class Imports:

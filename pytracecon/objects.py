@@ -10,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pytracecon._libbpf_btf import KERNEL_BTF
 from pytracecon.errors import PytraceconError
+from pytracecon.kernel_types import FewTypes
+from pytracecon.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from pytracecon._libbpf import Libbpf, Map, Object, Program
 
-__all__ = ["Objects"]
+__all__ = ["BTF_KINDS", "Objects"]
 
-_MOST = 2
-"""Each reads all types of the kernel and looks for its own among them: with more, that outweighs what is gained."""
+BTF_KINDS = ("tp_btf", "fentry", "fexit", "iter")
+"""Sections whose programs attach by the number of a type: libbpf reads all types of the kernel for them."""
+_READING = 4500
+"""That takes as long as verifying so many instructions."""
 
 _NO_TYPES = struct.pack("=HBBIIIIIx", 0xEB9F, 1, 0, 24, 0, 0, 0, 1)
 """struct btf_header of linux/btf.h, and an empty name."""
@@ -32,18 +37,26 @@ _NO_TYPES = struct.pack("=HBBIIIIIx", 0xEB9F, 1, 0, 24, 0, 0, 0, 1)
 class Objects:
     """Opened; load() once. After a failure it cannot be loaded again: close it and open another."""
 
-    def __init__(self, lib: Libbpf, image: bytes, btf: str | None) -> None:
+    def __init__(self, lib: Libbpf, image: bytes, btf: str | None, of_modules: Collection[str] = ()) -> None:
+        """`btf` replaces the kernel's BTF for relocation. `of_modules`: programs that ask for types of modules too."""
         self.lib = lib
         self._image = image
         self._btf = btf
+        self._of_modules = of_modules
+        self._few: FewTypes | None = None
         self._shares: list[_Share] = []
-        self._count = min(_MOST, len(os.sched_getaffinity(0)))
+        self._alone = len(os.sched_getaffinity(0)) == 1
         with contextlib.ExitStack() as on_failure:
-            self._types = on_failure.enter_context(contextlib.ExitStack())
-            if self._count > 1 and btf is None:
-                # What loads no program relocates nothing: it need not read the kernel's types.
-                btf = self._types.enter_context(_file(_NO_TYPES))
-            self._first = on_failure.enter_context(lib.open_object(image, btf=btf))
+            self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
+            if btf is None and Path(KERNEL_BTF).exists():
+                self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes(image)))
+            types = None
+            if not self._alone and btf is None:
+                # What loads no program relocates nothing.
+                types = self._until_loaded.enter_context(_file(_NO_TYPES))
+            elif self._few is not None and not of_modules:
+                types = self._few.path()
+            self._first = on_failure.enter_context(lib.open_object(image, btf=btf, types=types))
             self._last_to_first = on_failure.pop_all()
         self.programs: dict[str, Program] = self._first.programs
         self.maps: dict[str, Map] = self._first.maps
@@ -51,33 +64,38 @@ class Objects:
     def load(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
         """Create the maps and load the programs of these names, each made ready before.
 
-        What was refused: each CPU goes on to the first. A leaf of `errors` if there cannot even be the maps.
+        What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
-        if self._count == 1:
-            _choose(self._first, names, ready)
+        with self._until_loaded:
+            if self._alone:
+                return self._load_alone(names, ready)
+            _choose(self._first, (), ready)
+            self._first.load()
+            mine, *others = self._shared_out(names)
+            for each in others:
+                self._share(each, ready).task.begin()
             try:
-                self._first.load()
-            except PytraceconError as refused:
-                if not refused.program:
-                    raise
-                return [refused]
-            return []
-        _choose(self._first, (), ready)
-        self._first.load()
-        self._types.close()
-        mine, *others = self._shared_out(names)
-        for each in others:
-            self._share(each, ready).begin()
-        try:
-            self._share(mine, ready).load()
-        finally:
-            for share in self._shares:
-                share.wait()
-        outcomes = [self._take(share) for share in self._shares]
+                self._share(mine, ready).task.run()
+            finally:
+                for share in self._shares:
+                    share.task.wait()
+            outcomes = [self._take(share) for share in self._shares]
         return [outcome for outcome in outcomes if outcome is not None]
 
+    def _load_alone(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
+        _choose(self._first, names, ready)
+        try:
+            self._first.load()
+        except PytraceconError as refused:
+            if not refused.program:
+                raise
+            return [refused]
+        return []
+
     def _share(self, names: Collection[str], ready: Callable[[Program], None]) -> _Share:
-        share = _Share(self.lib.open_object(self._image, btf=self._btf))
+        few = self._few is not None and not any(name in self._of_modules for name in names)
+        types = self._few.path() if self._few is not None and few else None
+        share = _Share(self.lib.open_object(self._image, btf=self._btf, types=types))
         self._shares.append(share)
         self._last_to_first.callback(share.close)
         _choose(share.object, names, ready)
@@ -88,21 +106,26 @@ class Objects:
     def _take(self, share: _Share) -> PytraceconError | None:
         """Its programs are ours now. What was refused of them; whatever else failed is raised."""
         self.programs |= {name: each for name, each in share.object.programs.items() if each.autoload}
-        failed = share.failed
-        if failed is None or (isinstance(failed, PytraceconError) and failed.program):
-            return failed
-        raise failed
+        try:
+            share.task.result()
+        except PytraceconError as refused:
+            if not refused.program:
+                raise
+            return refused
+        return None
 
     def _shared_out(self, names: Collection[str]) -> list[list[str]]:
-        """Longer programs take longer: the longest first, each to who has least to do."""
-        sizes = sorted(((self.programs[name].length, name) for name in names), reverse=True)
-        shares: list[list[str]] = [[] for _ in range(self._count)]
-        loads = [0] * self._count
-        for size, name in sizes:
-            least = loads.index(min(loads))
-            shares[least].append(name)
-            loads[least] += size
-        return shares
+        """Those for which all types must be read come together, so do those of modules; longer programs take longer."""
+        of_modules = [name for name in names if name in self._of_modules]
+        rest = [self.programs[name] for name in names if name not in self._of_modules]
+        rest.sort(key=lambda program: (not _reads_types(program), -program.length))
+        reading = _READING if rest and _reads_types(rest[0]) else 0
+        half = (reading + sum(program.length for program in rest)) / 2
+        shares: list[list[str]] = [[], [], of_modules]
+        for program in rest:
+            shares[reading >= half].append(program.name)
+            reading += program.length
+        return [share for share in shares if share] or [[]]
 
     def close(self) -> None:
         """Detach and free everything, whatever fails on the way. Again: nothing."""
@@ -116,31 +139,23 @@ class Objects:
 
 
 class _Share:
-    """An object of some of the programs. It can be loaded in a thread of its own."""
+    """An object of some of the programs."""
 
     def __init__(self, opened: Object) -> None:
         self.object = opened
-        self.failed: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self.task = Task("loads programs", self._load)
 
-    def begin(self) -> None:
-        self._thread = threading.Thread(target=self.load, name="pytracecon: loads programs", daemon=True)
-        self._thread.start()
-
-    def load(self) -> None:
-        try:
-            with self.object.lib.trying():
-                self.object.load()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
-            self.failed = error
-
-    def wait(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
+    def _load(self) -> None:
+        with self.object.lib.trying():
+            self.object.load()
 
     def close(self) -> None:
-        self.wait()  # after an interrupt libbpf may still be at it
+        self.task.wait()  # after an interrupt libbpf may still be at it
         self.object.close()
+
+
+def _reads_types(program: Program) -> bool:
+    return program.section.partition("/")[0] in BTF_KINDS
 
 
 def _choose(opened: Object, names: Collection[str], ready: Callable[[Program], None]) -> None:
