@@ -25,20 +25,23 @@ _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pi
 
 
 class Session:
-    """`makes` gives the output, when tracing has begun: what that imports, no start waits for. `shows` chooses the
+    """`opens` gives where it is written to, when all is attached; and gives up what is not used from then on.
+
+    `makes` gives the output, when tracing has begun: what that imports, no start waits for. `shows` chooses the
     events that are written; `count` and `duration` (seconds) end the run.
 
     An output that sums up (`Summary`) is asked for it every `interval` seconds, and at the end.
     """
 
     output: Output
+    sink: Sink
 
     # No dataclass: what makes one takes as long to import as all that a start needs besides.
     def __init__(
         self,
         keywords: dict[str, Any],
         makes: Callable[[Sink], Output],
-        sink: Sink,
+        opens: Callable[[Tracer], Sink],
         *,
         what: str = "TCP connections",
         shows: Callable[[Event], bool] | None = None,
@@ -55,7 +58,7 @@ class Session:
         """
         self.keywords = keywords
         self.makes = makes
-        self.sink = sink
+        self.opens = opens
         self.what = what
         self.shows = shows
         self.count = count
@@ -83,6 +86,7 @@ class Session:
     def _traced(self, tracer: Tracer, signals: Signals) -> int:
         if self.verbose:
             _say_probes(tracer)
+        self.sink = self.opens(tracer)
         if not signals.asked:
             self._say_begin(tracer)
         started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,9 @@ class Tool:
     """A process that traces, once `await_ready` returns."""
 
     def __init__(self, *command: str) -> None:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP)
+        # A pipe that nobody reads meanwhile would stop it when it is full.
+        self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it is closed in end()
+        self.process = subprocess.Popen(command, stdout=self._out, stderr=subprocess.PIPE, text=True, cwd=TOP)
 
     def await_ready(self) -> None:
         raise NotImplementedError
@@ -27,9 +30,15 @@ class Tool:
     def lines(self) -> list[str]:
         """All that it wrote, after a Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=DEADLINE)
+        _, err = self.process.communicate(timeout=DEADLINE)
         assert self.process.returncode == 0, err
-        return out.splitlines()
+        self._out.seek(0)
+        return self._out.read().splitlines()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._out.close()
 
 
 class Peer(Tool):
@@ -101,8 +110,7 @@ def tracing(tools: Iterable[Tool]) -> Iterator[None]:
         yield
     finally:
         for tool in started:
-            tool.process.kill()
-            tool.process.communicate()
+            tool.end()
 
 
 def _status(pid: int, key: str) -> str:
