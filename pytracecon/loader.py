@@ -127,8 +127,7 @@ def _attempt(
             return None
         prepare(opened, filters, chosen)
         essential = {name for need in needs if need.essential for name in (*wanted[need.name], workers.get(need.name))}
-        meanwhile.begin(lib, many="resolver_return_multi" not in trial.refused)
-        if not _load(opened, names, trial, essential):
+        if not _load(opened, names, trial, essential, meanwhile):
             return None
         fill(opened, filters)
         for worker in workers.values():
@@ -160,9 +159,10 @@ def _attempt(
     return loaded
 
 
-def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None]) -> bool:
+def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
+    many = "resolver_return_multi" not in trial.refused
     try:
-        refusals = opened.load(names, _make_ready)
+        refusals = opened.load(names, _make_ready, lambda: meanwhile.begin(opened.lib, many=many))
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

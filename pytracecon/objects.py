@@ -27,7 +27,7 @@ __all__ = ["BTF_KINDS", "Objects"]
 
 BTF_KINDS = ("tp_btf", "fentry", "fexit", "iter")
 """Sections whose programs attach by the number of a type: libbpf reads all types of the kernel for them."""
-_READING = 4500
+_READING = 3000
 """That takes as long as verifying so many instructions."""
 
 _NO_TYPES = struct.pack("=HBBIIIIIx", 0xEB9F, 1, 0, 24, 0, 0, 0, 1)
@@ -61,29 +61,43 @@ class Objects:
         self.programs: dict[str, Program] = self._first.programs
         self.maps: dict[str, Map] = self._first.maps
 
-    def load(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
-        """Create the maps and load the programs of these names, each made ready before.
+    def load(
+        self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
+    ) -> list[PytraceconError]:
+        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called when
+        there is nothing left to do for Python.
 
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
         with self._until_loaded:
             if self._alone:
-                return self._load_alone(names, ready)
+                return self._load_alone(names, ready, meanwhile)
             _choose(self._first, (), ready)
-            self._first.load()
-            mine, *others = self._shared_out(names)
-            for each in others:
-                self._share(each, ready).task.begin()
+            maker = _task("makes maps", self._first)
+            self._last_to_first.callback(maker.wait)
+            maker.begin()
+            for share_of in self._shared_out(names):
+                self._open(share_of, ready)
+            maker.result()
+            for share in self._shares:
+                for name, each in share.object.maps.items():
+                    each.reuse(self.maps[name].fd)
+                if share is not self._shares[-1]:
+                    share.task.begin()
+            meanwhile()
             try:
-                self._share(mine, ready).task.run()
+                self._shares[-1].task.run()
             finally:
                 for share in self._shares:
                     share.task.wait()
             outcomes = [self._take(share) for share in self._shares]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _load_alone(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
+    def _load_alone(
+        self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
+    ) -> list[PytraceconError]:
         _choose(self._first, names, ready)
+        meanwhile()
         try:
             self._first.load()
         except PytraceconError as refused:
@@ -92,16 +106,14 @@ class Objects:
             return [refused]
         return []
 
-    def _share(self, names: Collection[str], ready: Callable[[Program], None]) -> _Share:
-        few = self._few is not None and not any(name in self._of_modules for name in names)
-        types = self._few.path() if self._few is not None and few else None
+    def _open(self, names: Collection[str], ready: Callable[[Program], None]) -> None:
+        types = None
+        if self._few is not None and not any(name in self._of_modules for name in names):
+            types = self._few.path()
         share = _Share(self.lib.open_object(self._image, btf=self._btf, types=types))
         self._shares.append(share)
         self._last_to_first.callback(share.close)
         _choose(share.object, names, ready)
-        for name, each in share.object.maps.items():
-            each.reuse(self.maps[name].fd)
-        return share
 
     def _take(self, share: _Share) -> PytraceconError | None:
         """Its programs are ours now. What was refused of them; whatever else failed is raised."""
@@ -115,16 +127,12 @@ class Objects:
         return None
 
     def _shared_out(self, names: Collection[str]) -> list[list[str]]:
-        """Those for which all types must be read come together, so do those of modules; longer programs take longer."""
+        """In two, so that neither takes long, nor both together; and those of modules, whose types are elsewhere."""
         of_modules = [name for name in names if name in self._of_modules]
         rest = [self.programs[name] for name in names if name not in self._of_modules]
         rest.sort(key=lambda program: (not _reads_types(program), -program.length))
-        reading = _READING if rest and _reads_types(rest[0]) else 0
-        half = (reading + sum(program.length for program in rest)) / 2
-        shares: list[list[str]] = [[], [], of_modules]
-        for program in rest:
-            shares[reading >= half].append(program.name)
-            reading += program.length
+        cut = min(range(len(rest) + 1), key=lambda at: _effort(rest[:at]) ** 2 + _effort(rest[at:]) ** 2)
+        shares = ([each.name for each in rest[:cut]], [each.name for each in rest[cut:]], of_modules)
         return [share for share in shares if share] or [[]]
 
     def close(self) -> None:
@@ -143,19 +151,28 @@ class _Share:
 
     def __init__(self, opened: Object) -> None:
         self.object = opened
-        self.task = Task("loads programs", self._load)
-
-    def _load(self) -> None:
-        with self.object.lib.trying():
-            self.object.load()
+        self.task = _task("loads programs", opened)
 
     def close(self) -> None:
         self.task.wait()  # after an interrupt libbpf may still be at it
         self.object.close()
 
 
+def _task(what: str, opened: Object) -> Task:
+    def load() -> None:
+        with opened.lib.trying():
+            opened.load()
+
+    return Task(what, load)
+
+
 def _reads_types(program: Program) -> bool:
     return program.section.partition("/")[0] in BTF_KINDS
+
+
+def _effort(programs: list[Program]) -> int:
+    """In instructions: longer programs take longer to verify."""
+    return sum(each.length for each in programs) + _READING * any(map(_reads_types, programs))
 
 
 def _choose(opened: Object, names: Collection[str], ready: Callable[[Program], None]) -> None:
