@@ -64,7 +64,7 @@ def _plant(seeds: list[bytes], folder: Path) -> None:
 def _inside(target: str, arguments: list[str]) -> None:
     import atheris  # noqa: PLC0415 - only where it is needed, and so must be there
 
-    with atheris.instrument_imports(include=["pytracecon"]):
+    with atheris.instrument_imports(include=["pytracecon", "http.client"]):
         module = importlib.import_module(f"fuzz.{target}")
     run: Callable[[bytes], None] = module.run
     _plant(module.seeds(), Path(arguments[-1]))
