@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from fuzz import IN_C, TARGETS  # noqa: E402
 
 _RUNS = 700_000
-_LONGEST = 4096
+_LONGEST = 1024
 _SECONDS = 20
 """That one input may take."""
 _DONE = re.compile(rb"^#(\d+)\s+DONE\s+cov: (\d+) ft: \d+ corp: (\d+)/.* exec/s: (\d+)", re.MULTILINE)

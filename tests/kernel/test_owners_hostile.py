@@ -70,6 +70,19 @@ def outbound(events: list[Event], actor: Actor) -> Iterator[ConnectionEvent]:
             yield event
 
 
+def await_all(trace: Trace, actor: Actor, kind: type[Event], count: int) -> None:
+    """Until so many were told of the actor's, each looked at once."""
+    looked = told = 0
+
+    def complete(events: list[Event]) -> bool:
+        nonlocal looked, told
+        told += sum(isinstance(each, kind) for each in outbound(events[looked:], actor))
+        looked = len(events)
+        return told >= count
+
+    trace.until(complete, within=500)
+
+
 @pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=LONG)])
 def test_processes_that_live_for_a_millisecond_are_who_they_were(
     trace: Trace, client: Actor, server: Actor, program: Path, tmp_path: Path, count: int
@@ -82,7 +95,7 @@ def test_processes_that_live_for_a_millisecond_are_who_they_were(
     listener = listen(server, backlog=128)
     server.begin("take", listener.socket, count)
     client.begin("mayflies", count, *listener.address, tmp_path, log)
-    trace.until(lambda events: sum(isinstance(each, Close) for each in outbound(events, client)) >= count, within=300)
+    await_all(trace, client, Close, count)
     lived, taken = client.finish(), server.finish()
     assert (lived.result, taken.result) == (count, count), lived
     events = list(trace.settle())
@@ -90,7 +103,7 @@ def test_processes_that_live_for_a_millisecond_are_who_they_were(
     flies = [Fly(*each) for each in FLY.iter_unpack(log.read_bytes())]
     lives = {fly.port: (number, fly) for number, fly in enumerate(flies)}
     assert len(lives) == count
-    own = Program(os.readlink(f"/proc/{client.pid}/exe"), words_of(client.pid))
+    own = Program(str(Path(f"/proc/{client.pid}/exe").readlink()), words_of(client.pid))
     seen, absent = Counter[type[Event]](), Counter[str]()
     for event in outbound(events, client):
         number, fly = lives[event.local_port or 0]
@@ -142,7 +155,7 @@ def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
     log = tmp_path / "log"
     log.touch()
     client.begin("swap-connect", both.one, 0, both.other, 0, count, log, how)
-    trace.until(lambda events: sum(isinstance(each, Close) for each in outbound(events, client)) >= count, within=300)
+    await_all(trace, client, Close, count)
     step = client.finish()
     assert step.result == count, step
     events = trace.settle()
@@ -152,7 +165,9 @@ def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
         told = [(each.local_port, each.remote_addr) for each in outbound(events, client) if isinstance(each, kind)]
         assert told == truth, kind
     swapped = sum(changed for _, _, changed in told_in(log))
-    print(f"{count} attempts, of which {swapped} ended with another address in memory; {Counter(to for _, to in truth)}")
+    print(
+        f"{count} attempts, of which {swapped} ended with another address in memory; {Counter(to for _, to in truth)}"
+    )
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(50_000, marks=LONG)])
@@ -163,7 +178,7 @@ def test_an_attempt_that_ends_at_once_names_the_address_that_the_kernel_tried(
     log = tmp_path / "log"
     log.touch()
     client.begin("swap-fail", "127.0.0.1", 9, "203.0.113.1", 9, count, log)
-    trace.until(lambda events: sum(isinstance(each, Failed) for each in outbound(events, client)) >= count, within=300)
+    await_all(trace, client, Failed, count)
     step = client.finish()
     assert step.result == count, step
     events = trace.settle()
