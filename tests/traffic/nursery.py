@@ -6,8 +6,8 @@
     run.signal(signal.SIGTERM)
     run.status()
 
-The process that forks them is this file, run as a program: it has run the command once, so that each child has only
-to begin.
+The process that forks them is this file, run as a program. It has imported what the command does, so each child has
+only to begin.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Self
 
@@ -116,15 +117,30 @@ def tell(what: object) -> None:
     os.write(1, f"{what}\n".encode())
 
 
+def imported_by(options: list[str]) -> list[str]:
+    """The modules of ours that a run of the command imports: a child's, for it gives up its privileges."""
+    from pytracecon.cli import main  # noqa: PLC0415 - of the program alone
+
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(2, 1)
+        main(options)
+        os.write(writes, " ".join(name for name in sys.modules if name.startswith("pytracecon")).encode())
+        os._exit(0)
+    os.close(writes)
+    with open(reads) as names:
+        found = names.read().split()
+    os.waitpid(pid, 0)
+    return found
+
+
 def rear(warming: list[str]) -> None:
     sys.path.insert(0, str(TOP))
     from pytracecon.cli import main  # noqa: PLC0415 - of the program alone
 
-    quiet = os.dup(1)
-    os.dup2(2, 1)
-    main(warming)
-    os.dup2(quiet, 1)
-    os.close(quiet)
+    for name in imported_by(warming):
+        import_module(name)
     tell("warm")
     while line := sys.stdin.readline():
         order = json.loads(line)
