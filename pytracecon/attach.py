@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import tracefs
 from pytracecon.errors import UnsupportedKernel
-from pytracecon.filters.places import cgroup2_mounts
+from pytracecon.filters.places import cgroup2_mounts, mountinfo
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -34,7 +33,7 @@ def attach(program: _libbpf.Program) -> _libbpf.Link:
 
 
 def _root_cgroup() -> int:
-    for mount in cgroup2_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")):
+    for mount in cgroup2_mounts(mountinfo()):
         with contextlib.suppress(OSError):
             return os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     raise UnsupportedKernel("cgroup2 is not mounted: mount it, or let systemd do so")

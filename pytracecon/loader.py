@@ -63,11 +63,23 @@ class Loaded:
     def alone(self) -> list[_libbpf.Program]:
         """What is attached and leaves a gap when the kernel skips it.
 
-        Those of `states` do not: two stand in for each other, and an end that the third did not see is found out
-        when the socket's memory serves another connection. Nor do iterators: whoever runs one sees that it did.
+        Those of `states` do not: they stand in for each other, and an end that none of them saw is found out by the
+        audit. Nor do iterators: whoever runs one sees that it did.
         """
         hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
         return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
+
+    @property
+    def stand_ins(self) -> list[_libbpf.Program]:
+        """What tells of ends."""
+        hooks = [probe for probe in self.probes if probe.attached and probe.need == "states"]
+        return [self.object.programs[probe.name] for probe in hooks]
+
+    @property
+    def audit(self) -> _libbpf.Program | None:
+        """Counts ends that nobody told of; None where there are no iterators."""
+        found = any(probe.attached and probe.need == "existing" for probe in self.probes)
+        return self.object.programs["audit"] if found else None
 
     def detach(self) -> None:
         """Nothing is traced after this; what is in the ring stays readable."""

@@ -205,7 +205,7 @@ NEEDS = (
     ),
     Need(
         "existing",
-        (Candidate("iterator", ("existing",)),),
+        (Candidate("iterator", ("existing",), loaded=("audit",)),),
         "connections older than the tracer have no owner",
     ),
     Need(

@@ -22,8 +22,11 @@ from xml.etree import ElementTree
 TOP = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
-TIMED_OUT = 124
+TESTS_FAILED, TIMED_OUT = 1, 124
 GRACE = 20
+EXCUSED = 2
+"""Failures of a stage that are looked at again: more are no accident."""
+AGAIN, AGAIN_IN_GUESTS = 3, 1
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Outcome:
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    excused: int = 0
 
     def line(self) -> str:
         verdict = "ok" if self.status == 0 else f"FAILED (status {self.status})"
         counts = f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-        return f"{self.stage.name:12} {self.seconds:7.1f} s  {counts:40} {verdict}"
+        note = f", {self.excused} failed once" if self.excused else ""
+        return f"{self.stage.name:12} {self.seconds:7.1f} s  {counts:40} {verdict}{note}"
 
 
 def stages() -> list[Stage]:
@@ -95,8 +100,34 @@ def run(stage: Stage, report: Path) -> Outcome:
     status = ended(subprocess.Popen(command, cwd=TOP), stage.timeout)
     outcome = Outcome(stage, status, time.monotonic() - started)
     count(outcome, report)
+    failures = failed_tests(report) if outcome.status == TESTS_FAILED and stage.pytest and report.exists() else []
+    if 0 < len(failures) == outcome.failed <= EXCUSED and passes_again(stage, failures):
+        outcome.status, outcome.failed = 0, 0
+        outcome.passed += len(failures)
+        outcome.excused = len(failures)
     print(f"=== {outcome.line()}", flush=True)
     return outcome
+
+
+def failed_tests(report: Path) -> list[str]:
+    """As pytest's command line names them. An error is none: something may have been left behind."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")  # noqa: S314 (pytest wrote it just now)
+    return [
+        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None
+    ]
+
+
+def passes_again(stage: Stage, failures: list[str]) -> bool:
+    """Whether what failed passes by itself, each time: then the machine was at fault, or chance."""
+    times = AGAIN_IN_GUESTS if stage.guest else AGAIN
+    command = [argument for argument in stage.command if not argument.startswith("tests/") or argument.endswith(".py")]
+    for attempt in range(1, times + 1):
+        print(f"=== {stage.name}: {', '.join(failures)} again, {attempt} of {times}", flush=True)
+        if ended(subprocess.Popen([*command, *failures], cwd=TOP), stage.timeout) != 0:
+            return False
+    return True
 
 
 def ended(process: subprocess.Popen[bytes], timeout: float) -> int:

@@ -2,7 +2,8 @@ r"""A line of the user's own for each event: `{comm} {remote_addr}:{remote_port}
 
 Between braces stands the name of a key and nothing else: no attribute, no index, no format. A brace itself is written
 twice. What is not known, or is no key of this kind of event, is `?`, as in the tables; of several values a comma stands
-between two. Foreign text is escaped as in the tables, so that an event is a line.
+between two, and arguments are quoted as for a shell. Foreign text is escaped as in the tables, so that an event is a
+line.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from shlex import join
 from typing import Any
 
 from pytracecon.clock import rfc3339
@@ -61,7 +63,7 @@ class Template:
 
     def line(self, value: Callable[[str], Any]) -> str:
         return self.texts[0] + "".join(
-            [shown(value(key)) + text for key, text in zip(self.keys, self.texts[1:], strict=True)]
+            [shown(key, value(key)) + text for key, text in zip(self.keys, self.texts[1:], strict=True)]
         )
 
 
@@ -93,10 +95,12 @@ def _instant(time_ns: int | None) -> str | None:
     return None if time_ns is None else rfc3339(time_ns)
 
 
-def shown(value: Any) -> str:
+def shown(key: str, value: Any) -> str:
     """A value as a piece of a line."""
     if value is None:
         return _UNKNOWN
+    if key == "args":
+        return safe(join(value))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):

@@ -211,6 +211,8 @@ MOUNTINFO = r"""
 )
 def test_mounts_are_found_by_their_kind(kind: str, points: list[str]) -> None:
     assert machine.mount_points(MOUNTINFO, kind) == points
+    odd = f"36 35 0:39 / /mnt/a\rb\u2028c rw - {kind} x rw\n"
+    assert machine.mount_points(odd + MOUNTINFO, kind) == ["/mnt/a\rb\u2028c", *points]
 
 
 def run(*arguments: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pytracecon import text
 from pytracecon.cli import main
 from pytracecon.errors import InvalidValue
-from pytracecon.events import Accept, Close, Connect, Event, Lookup, Lost
+from pytracecon.events import Accept, Close, Connect, Event, Lookup, Lost, Process
 from pytracecon.outputs.template import KEYS, Template, TemplateLines
 
 NOW = 1_795_161_009_123_456_789
@@ -63,6 +64,13 @@ def test_every_event_is_a_line_whatever_keys_it_has() -> None:
     assert lines("{event} {comm} {addresses} {count} {from}", *events) == (
         "connect curl ? ? ?\nlookup dig ::1,::2 ? ?\nlost ? ? 3 2026-11-20T07:50:09.123456789Z\n"
     )
+
+
+def test_arguments_can_be_given_to_a_shell_again() -> None:
+    args = ["grep", "-e", "a,b c", "it's", "\x1b[2J"]
+    line = lines("{args}", Connect(NOW, **ENDS, process=Process(args=args)))
+    assert text.restore(line.removesuffix("\n")) == shlex.join(args)
+    assert shlex.split(text.restore(line)) == args
 
 
 def test_every_key_of_every_event_can_be_named() -> None:
