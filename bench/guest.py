@@ -13,7 +13,7 @@ from typing import Any
 Raw = dict[str, Any]
 
 TOP = Path(__file__).parents[1]
-TIMEOUT = 600
+TIMEOUT = 900
 # bcc looks for them in one place, under absolute names.
 _SCRIPT = """
 set -e
