@@ -114,7 +114,7 @@ def _without_each(
     filters: Filters, most: frozenset[str], refused: dict[str, PytraceconError]
 ) -> Iterator[tuple[str, _Met]]:
     """`refused` are programs that do not work with all of them either."""
-    little = replace(filters, pids=(), events=frozenset({"close"}), names=False, processes=False)
+    little = filters._replace(pids=(), events=frozenset({"close"}), names=False, processes=False)
     for capability in _OF_ALL:
         if capability in most:
             # What cannot be done without the essential needs little to show.
@@ -134,7 +134,7 @@ def _met(
     """What is met with these alone; and what that uses later, by need."""
     with capabilities.only(names):
         try:
-            loaded = loader.load(filters, ("snapshot",), refused)
+            loaded = loader.load(filters, ("snapshot",), refused=refused)
         except PytraceconError as error:
             if not isinstance(error, PermissionError):
                 raise
