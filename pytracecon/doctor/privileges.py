@@ -11,7 +11,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from pytracecon import _libbpf, capabilities, loader, privileges
 from pytracecon.dropping import become
@@ -84,7 +84,7 @@ def _tell(there: int, filters: Filters) -> None:
 
 
 def _rows(filters: Filters) -> Iterator[NeedPrivileges]:
-    filters = replace(filters, pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
+    filters = filters._replace(pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
     most = capabilities.now()
     full, running = _met(filters, most)
     refused: dict[str, PytraceconError] = {}
@@ -114,7 +114,7 @@ def _without_each(
     filters: Filters, most: frozenset[str], refused: dict[str, PytraceconError]
 ) -> Iterator[tuple[str, _Met]]:
     """`refused` are programs that do not work with all of them either."""
-    little = replace(filters, pids=(), events=frozenset({"close"}), names=False, processes=False)
+    little = filters._replace(pids=(), events=frozenset({"close"}), names=False, processes=False)
     for capability in _OF_ALL:
         if capability in most:
             # What cannot be done without the essential needs little to show.
@@ -134,7 +134,7 @@ def _met(
     """What is met with these alone; and what that uses later, by need."""
     with capabilities.only(names):
         try:
-            loaded = loader.load(filters, ("snapshot",), refused)
+            loaded = loader.load(filters, ("snapshot",), refused=refused)
         except PytraceconError as error:
             if not isinstance(error, PermissionError):
                 raise
