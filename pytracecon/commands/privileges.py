@@ -76,6 +76,8 @@ def reopening(path: str) -> Iterator[Upkeep]:
     from pytracecon.upkeep import Upkeep  # noqa: PLC0415
 
     places = ((path, os.O_WRONLY | os.O_NOFOLLOW), (str(Path(path).parent), os.O_WRONLY | os.O_TMPFILE))
+    if not Path(path).is_file() or "CAP_DAC_OVERRIDE" not in capabilities.now():
+        return
     with capabilities.only(()):
         for place, flags in places:
             try:
