@@ -181,7 +181,7 @@ def _peers(raw: Raw) -> Table:
                 f"{median(side['help_seconds']) * 1e3:,.0f} ms",
                 f"{size['own'] / 1e6:.1f} MB",
                 f"{size['libraries'] / 1e6:.1f} MB",
-                f"as a wheel {size['packed'] / 1e6:.2f} MB" if "packed" in size else "",
+                f"as a wheel {size['packed'] / 1e6:.2f} MB" if "packed" in size else side["remarks"],
             )
         )
     rows += [(name, *[""] * 6, f"not here: {why}") for name, why in raw["absent"].items()]
