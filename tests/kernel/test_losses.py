@@ -9,8 +9,9 @@ from typing import Any, TypeGuard
 
 import pytest
 
-from pytracecon import Close, ConnectionEvent, Event, Lost, State, Tracer, loader, reader
-from pytracecon._libbpf import Object
+from pytracecon import Close, ConnectionEvent, Event, Lost, State, Tracer, reader
+from pytracecon.objects import Objects
+from pytracecon.prepare import prepare
 from traffic.end import End, close, connect, listen, pair
 from traffic.network import Network
 from traffic.trace import Trace
@@ -161,13 +162,12 @@ def test_listeners_that_find_no_room_are_counted_and_connections_that_need_them_
     traced: Callable[..., Trace], network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever accepts is known all the same. What nobody takes was the listener's, and nobody knows whose that is."""
-    prepare = loader._prepare
 
-    def crowded(opened: Object, *others: Any) -> None:
+    def crowded(opened: Objects, *others: Any) -> None:
         prepare(opened, *others)
         opened.maps["listeners"].max_entries = 1
 
-    monkeypatch.setattr(loader, "_prepare", crowded)
+    monkeypatch.setattr("pytracecon.loader.prepare", crowded)
     trace = traced(netns=network.path)
     client, server = network.actor("client"), network.actor("server")
     listeners = [listen(server, address) for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4")]
