@@ -3,6 +3,7 @@
  * Outbound attempts: the moment of the first SYN, and those that end inside connect() and leave no error on the
  * socket. Three rungs: fentry/fexit, kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
  */
+#define VOUCHED_TASK
 #include "attempt.bpf.h"
 #include "watch.bpf.h"
 #include "file.bpf.h"
@@ -260,6 +261,10 @@ int connect_exit(struct trace_event_raw_sys_exit *context)
 		return 0;
 	attempt = *found;
 	bpf_map_delete_elem(&syscall_attempts, &task);
+	if (attempt.sk) {
+		on_attempt_left((const struct sock *)attempt.sk, context->ret);
+		return 0;
+	}
 	sk = sock_of_fd(attempt.fd);
 	if (sk)
 		on_connect_exit(sk, &attempt, context->ret);

@@ -12,11 +12,6 @@
 #define PORT_IS_BOUND 8 /* SOCK_BINDPORT_LOCK */
 #define LOOKED_AT 4     /* datagrams of a conversation that may show what it is */
 
-static __always_inline struct task_struct *current_task(void)
-{
-	return (struct task_struct *)bpf_get_current_task();
-}
-
 /* The socket's own is the one; what leaves may have another by now. */
 static __always_inline void take_local(struct conn *conn, const struct datagram *datagram)
 {
