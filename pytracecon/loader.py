@@ -40,15 +40,20 @@ _OF_THE_KIND = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, ENOTS
 the one function or tracepoint that the program is for is absent or inlined here."""
 
 
-def load(filters: Filters, also: Container[str] = (), modules: tuple[str, ...] = ()) -> Loaded:
+def load(
+    filters: Filters,
+    also: Container[str] = (),
+    modules: tuple[str, ...] = (),
+    refused: dict[str, PytraceconError] | None = None,
+) -> Loaded:
     """Load and attach what `filters` asks for, and `also` the needs of these names.
 
-    While the kernel verifies the programs `modules` are imported. A leaf of `pytracecon.errors` if an essential need
-    cannot be met.
+    While the kernel verifies the programs `modules` are imported. `refused` are programs that are known not to work,
+    and why; what is learnt of others is added. A leaf of `pytracecon.errors` if an essential need cannot be met.
     """
     lib = _libbpf.open_library(filters.libbpf)
     image = object_image()
-    trial = Trial()
+    trial = Trial(refused)
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     with lib.trying(), contextlib.closing(Meanwhile(modules, names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)

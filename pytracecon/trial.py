@@ -23,8 +23,9 @@ _TRACING, _TRACE_FENTRY = 26, 24  # BPF_PROG_TYPE_TRACING, BPF_TRACE_FENTRY of l
 class Trial:
     """What was learnt so far: programs that this kernel refused, and why."""
 
-    def __init__(self) -> None:
-        self.refused: dict[str, PytraceconError] = {}
+    def __init__(self, refused: dict[str, PytraceconError] | None = None) -> None:
+        """`refused`: what is known already; what is learnt is added."""
+        self.refused = {} if refused is None else refused
         self.waits = {need.name: what for need in NEEDS if (what := need.waits) is not None}
         """Needs whose programs are loaded and not attached yet, and what they wait for."""
 

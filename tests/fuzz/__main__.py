@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from fuzz import IN_C, TARGETS  # noqa: E402
 
 _RUNS = 700_000
-_LONGEST = 4096
+_LONGEST = 1024
 _SECONDS = 20
 """That one input may take."""
 _DONE = re.compile(rb"^#(\d+)\s+DONE\s+cov: (\d+) ft: \d+ corp: (\d+)/.* exec/s: (\d+)", re.MULTILINE)
@@ -64,7 +64,7 @@ def _plant(seeds: list[bytes], folder: Path) -> None:
 def _inside(target: str, arguments: list[str]) -> None:
     import atheris  # noqa: PLC0415 - only where it is needed, and so must be there
 
-    with atheris.instrument_imports(include=["pytracecon"]):
+    with atheris.instrument_imports(include=["pytracecon", "http.client"]):
         module = importlib.import_module(f"fuzz.{target}")
     run: Callable[[bytes], None] = module.run
     _plant(module.seeds(), Path(arguments[-1]))

@@ -23,8 +23,9 @@ TOP = Path(__file__).parents[2]
 RATE = 520
 """Connections a second of the flood, so that with the pauses to look around they are 500."""
 EVENTS_EACH = 5
-PROCESSES, LOOKUPS = 20, 20
-"""In each round, of processes that are gone at once and of names that were never asked for before."""
+CHURN = 40
+"""A second, of processes that are gone at once and of names that were never asked for: in a quarter of an hour, every
+table has as many as it remembers."""
 EVENT = re.compile(rb'^\{"event":"(\w+)"', re.MULTILINE)
 
 
@@ -82,18 +83,19 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
             assert line, "it ended before it traced anything"
         server = place.actor("server")
         listener = listen(server, backlog=128)
+        churn = CHURN * seconds
         made = asked = 0
         samples: list[tuple[float, Usage]] = []
         started = time.monotonic()
         for number in range(rounds):
             flood, visitor = place.actor("flood"), place.actor("visitor")
             flood.begin("flood", RATE * seconds, 5, RATE)
-            server.begin("serve", listener.socket, PROCESSES, 1, 0, "last")
-            visitor.do("lookups", LOOKUPS, f"host#-{number}.test", 4)
-            made += visitor.do("hit", PROCESSES, *listener.address, "brief").result
-            assert server.finish().result == PROCESSES
+            server.begin("serve", listener.socket, churn, 1, 0, "last")
+            visitor.do("lookups", churn, f"host#-{number}.test", 4)
+            made += visitor.do("hit", churn, *listener.address, "brief").result
+            assert server.finish().result == churn
             made += flood.finish().result
-            asked += LOOKUPS
+            asked += churn
             flood.kill()
             visitor.kill()
             await_all_read(output, made)
