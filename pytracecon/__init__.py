@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytracecon.connections import Connection
+    from pytracecon.dropping import drop_privileges
     from pytracecon.errors import PytraceconError
     from pytracecon.events import (
         Accept,
@@ -67,6 +68,7 @@ __all__ = [
     "State",
     "Stats",
     "Tracer",
+    "drop_privileges",
 ]
 
 _HOMES = {
@@ -77,6 +79,7 @@ _HOMES = {
     "Snapshot": "snapshots",
     "Stats": "tracer",
     "Tracer": "tracer",
+    "drop_privileges": "dropping",
 }
 
 

@@ -68,6 +68,11 @@ class Modules:
         self._socket = _uevents()
 
     @property
+    def programs(self) -> list[Program]:
+        """Those that are attached when their module comes, be that again."""
+        return [program for group in self._programs.values() for program in group]
+
+    @property
     def fd(self) -> int | None:
         """Readable when something came or went."""
         return None if self._socket is None else self._socket.fileno()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pytracecon.probes import Probe
     from pytracecon.reader import Events, Form, Reader, Shown
     from pytracecon.snapshots import Snapshot, Snapshots
+    from pytracecon.upkeep import Upkeep
     from pytracecon.waiting import Waiting
 
 T = TypeVar("T")
@@ -161,6 +162,14 @@ class Tracer:
         return list(self._loaded.probes)
 
     @property
+    def upkeep(self) -> list[Upkeep]:
+        """What of this process's privileges its needs use from now on; for `pytracecon.drop_privileges`."""
+        from pytracecon.upkeep import upkeep  # noqa: PLC0415 - for those who drop them
+
+        self._use()
+        return list(upkeep(self._loaded))
+
+    @property
     def stats(self) -> Stats:
         """What was counted so far; after close(), at its end."""
         if self._closed:
@@ -235,15 +244,27 @@ class Tracer:
                 reader.wake()
             return snapshots.take(rows, now, wall_offset(), limit)
 
+    def prepare_snapshots(self) -> None:
+        """Load what `snapshot()` takes, which else the first one does: for who drops privileges before that."""
+        with self._lock:
+            self._use()
+            self._list()
+
+    def _list(self) -> Listing:
+        from pytracecon.listing import Listing  # noqa: PLC0415 - for those who take snapshots
+
+        if self._listing is None:
+            self._listing = Listing(self._loaded, self.filters, loader.object_image())
+        return self._listing
+
     def _ready_for_snapshots(self, reader: Reader) -> tuple[Snapshots, Listing, Waiting]:
         """Before the first one nothing of this is loaded, and nobody takes note of what ends."""
-        from pytracecon.listing import Listing  # noqa: PLC0415 - for those who take them
         from pytracecon.rows import Rows  # noqa: PLC0415 - for those who take them
         from pytracecon.snapshots import Snapshots  # noqa: PLC0415 - for those who take them
         from pytracecon.waiting import Waiting  # noqa: PLC0415 - for those who take them
 
-        if self._snapshots is None or self._listing is None or self._waiting is None:
-            self._listing = Listing(self._loaded, self.filters, loader.object_image())
+        listing = self._list()
+        if self._snapshots is None or self._waiting is None:
             self._waiting = Waiting()
             self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
             rows = Rows(self._names, self._owners, self._translations, _fits(self.filters))
@@ -251,7 +272,7 @@ class Tracer:
             self._events.note = self._snapshots.note
             if self._json is not None:
                 self._json.note = self._snapshots.note
-        return self._snapshots, self._listing, self._waiting
+        return self._snapshots, listing, self._waiting
 
     def complete(self, event: ConnectionEvent) -> None:
         """Fill in `service` and `nat`, if they became known since: they come just behind a connection's first event."""

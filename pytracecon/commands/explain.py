@@ -238,6 +238,7 @@ def _refuse_what_is_for_tracing(options: argparse.Namespace) -> None:
         ("--count", options.count),
         ("--fail-on-loss", options.fail_on_loss),
         ("--journal-socket", options.journal_socket),
+        ("--user", options.tracer_user),
     ):
         if given:
             raise InvalidValue(f"{option}: for what is traced, and --file tells of what was; leave one of them out")

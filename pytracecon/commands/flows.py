@@ -124,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
             every_format=True,
             interval=interval,
             run=partial(_listings, partial(_listed, options, order(options), limit), limit),
+            lists=True,
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from pytracecon.commands import show
+from pytracecon.commands import privileges, show
 from pytracecon.commands.console import log_to_stderr
 from pytracecon.commands.signals import Signals
 from pytracecon.errors import InvalidValue
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
     from pytracecon.tracer import Tracer
+    from pytracecon.upkeep import Upkeep
     from pytracecon.views.beginnings import Beginnings
 
 __all__ = ["coloured", "launch"]
@@ -34,29 +36,40 @@ def launch(
     interval: float | None = None,
     holds: Callable[[Tracer], Beginnings] | None = None,
     run: Callable[..., Session] | None = None,
+    uses: Collection[Upkeep] = (),
+    lists: bool = False,
 ) -> int:
     """The exit status. `keywords` are right; `table` is made if that is the format, `shows` chooses what is written.
 
     `holds` keeps back what is not complete yet. With `every_format` it is `table` that makes the output of each. One
     that sums up does so every `interval` seconds too, not only at the end. `run` makes another kind of `Session`.
+    `uses` are privileges that the verb itself needs later; `lists`: it takes snapshots.
     """
     # Imported now: --help needs none of it.
     from pytracecon.filters import values  # noqa: PLC0415
 
     _judge_output(options)
+    privileges.judge(options)
     count = None if options.count is None else values.number("--count", options.count, 1, 1 << 62)
     duration = None if options.duration is None else values.seconds("--duration", options.duration)
     output = table if every_format else _output(options, table)
     if options.verbose:
         log_to_stderr(options.verbose)
-    target = _target(options)
-    try:
+    with contextlib.ExitStack() as at_end:
         from pytracecon.commands.session import Session  # noqa: PLC0415
+
+        target = None if privileges.leaves(options) else _opened(options, at_end)
+
+        def opens(tracer: Tracer) -> Sink:
+            if lists:
+                tracer.prepare_snapshots()
+            privileges.give_up(options, tracer, uses)
+            return target or _opened(options, at_end)
 
         return (run or Session)(
             keywords,
             output,
-            target,
+            opens,
             what=what,
             shows=shows,
             count=count,
@@ -67,8 +80,12 @@ def launch(
             verbose=options.verbose,
             json=options.format == "json" and not every_format,
         ).run(signals)
-    finally:
-        target.close()
+
+
+def _opened(options: argparse.Namespace, at_end: contextlib.ExitStack) -> Sink:
+    target = _target(options)
+    at_end.callback(target.close)
+    return target
 
 
 def _judge_output(options: argparse.Namespace) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pytracecon.commands.privileges import add_privileges
+
 __all__ = [
     "Formats",
     "add_filters",
@@ -119,11 +121,13 @@ def shows_processes(options: argparse.Namespace, keys: Collection[str]) -> bool:
 
 
 def add_run(parser: argparse.ArgumentParser, *, counted: str = "events") -> None:
+    """With the options of privileges, since what runs has some."""
     group = parser.add_argument_group("the run")
     group.add_argument("--duration", metavar="S", help="end after so many seconds")
     group.add_argument("--count", metavar="N", help=f"end after so many {counted}")
     group.add_argument("--fail-on-loss", action="store_true", help="exit status 75 if anything was lost")
     group.add_argument("-v", dest="verbose", action="count", default=0, help="say more; -vv: everything")
+    add_privileges(parser)
 
 
 def add_output(parser: argparse.ArgumentParser, *, show: bool = True) -> Formats:

@@ -20,11 +20,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pytracecon.commands.console import Parser, log_to_stderr
 from pytracecon.commands.options import add_tracer, tracer_keywords
+from pytracecon.commands.privileges import add_privileges, give_up, judge, leaves
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--fail-on-loss", action="store_true", help="exit status 75 if anything was lost")
     output.add_argument("-v", dest="verbose", action="count", default=0, help="say more; -vv: everything")
+    add_privileges(parser, user="--tracer-user")
     add_tracer(parser)
     return parser
 
@@ -124,25 +126,36 @@ def run(options: argparse.Namespace) -> int:
     Filters.parse(**keywords)
     summary = Summary(Guard.parse(options.allow_net, options.allow_host))
     user = user_for(options.user, os.environ, os.geteuid())
+    judge(options)
     if options.verbose:
         log_to_stderr(options.verbose)
-    target = None if options.output is None else sink.open_file(options.output, append=False)
-    try:
-        with adopting_orphans():
-            return _Run(options, keywords, summary, target).of(user)
-    finally:
-        if target is not None:
-            target.close()
+    with contextlib.ExitStack() as at_end:
+
+        def opened() -> Sink | None:
+            if options.output is None:
+                return None
+            target = sink.open_file(options.output, append=False)
+            at_end.callback(target.close)
+            return target
+
+        target = None if leaves(options) else opened()
+        at_end.enter_context(adopting_orphans())
+        return _Run(options, keywords, summary, opened if target is None else lambda: target).of(user)
 
 
 class _Run:
     def __init__(
-        self, options: argparse.Namespace, keywords: dict[str, Any], summary: Summary, target: Sink | None
+        self,
+        options: argparse.Namespace,
+        keywords: dict[str, Any],
+        summary: Summary,
+        opens: Callable[[], Sink | None],
     ) -> None:
         self._options = options
         self._keywords = keywords
         self._summary = summary
-        self._target = target
+        self._opens = opens
+        self._target: Sink | None = None
 
     def of(self, user: Any) -> int:
         """The exit status."""
@@ -159,7 +172,16 @@ class _Run:
                     raise
                 return _shell_status(child.status)  # a signal ended it before it began
             with tracer:
+                self._give_up(tracer)
+                self._target = self._opens()
                 return self._traced(child, tracer, signals)
+
+    def _give_up(self, tracer: Tracer) -> None:
+        """The command has its own privileges by now."""
+        from pytracecon.upkeep import Upkeep  # noqa: PLC0415 - not for --help
+
+        signals = Upkeep("signals", ("CAP_KILL",), "signals that are sent to us do not reach the command")
+        give_up(self._options, tracer, [signals])
 
     def _traced(self, child: Child, tracer: Tracer, signals: _Signals) -> int:
         started = time.monotonic()

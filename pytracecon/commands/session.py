@@ -27,7 +27,9 @@ _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pi
 
 @dataclass(slots=True)
 class Session:
-    """`makes` gives the output, when tracing has begun: what that imports, no start waits for. `shows` chooses the
+    """`opens` gives where it is written to, when all is attached; and gives up what is not used from then on.
+
+    `makes` gives the output, when tracing has begun: what that imports, no start waits for. `shows` chooses the
     events that are written; `count` and `duration` (seconds) end the run.
 
     An output that sums up (`Summary`) is asked for it every `interval` seconds, and at the end.
@@ -35,7 +37,7 @@ class Session:
 
     keywords: dict[str, Any]
     makes: Callable[[Sink], Output]
-    sink: Sink
+    opens: Callable[[Tracer], Sink]
     what: str = "TCP connections"
     shows: Callable[[Event], bool] | None = None
     count: int | None = None
@@ -48,6 +50,7 @@ class Session:
     json: bool = False
     """The output is JSON lines: the tracer makes them itself where nobody has to see the events."""
     output: Output = field(init=False)
+    sink: Sink = field(init=False)
     _held: Beginnings | None = None
     _left_out: int = 0
     _losses: int = 0
@@ -66,6 +69,7 @@ class Session:
     def _traced(self, tracer: Tracer, signals: Signals) -> int:
         if self.verbose:
             _say_probes(tracer)
+        self.sink = self.opens(tracer)
         if not signals.asked:
             self._say_begin(tracer)
         started = time.monotonic()

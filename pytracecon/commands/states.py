@@ -5,6 +5,7 @@ tcpstates, with its options and columns; the owner is right whoever runs then.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
     from pytracecon.tracer import Tracer
+    from pytracecon.upkeep import Upkeep
     from pytracecon.views.answers import Answers
     from pytracecon.views.beginnings import Beginnings
 
@@ -124,6 +126,11 @@ class _States(Tool):
 
             finish = VirtualServices().fill
         return make
+
+    def uses(self, options: argparse.Namespace) -> Collection[Upkeep]:
+        from pytracecon.upkeep import SERVICE_DETAILS  # noqa: PLC0415 - not for --help
+
+        return [SERVICE_DETAILS] if options.service_details else ()
 
     def table(self, options: argparse.Namespace, _answers: Answers, target: Sink) -> Output:
         from pytracecon.views import states  # noqa: PLC0415 - not for --help

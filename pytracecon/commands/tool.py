@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytracecon.outputs import Output
     from pytracecon.outputs.sink import Sink
     from pytracecon.tracer import Tracer
+    from pytracecon.upkeep import Upkeep
     from pytracecon.views.answers import Answers
     from pytracecon.views.beginnings import Beginnings
 
@@ -105,6 +106,7 @@ class Tool(ABC):
                 table=lambda target: self.table(options, answers, target),
                 shows=self.shows(options, answers),
                 holds=self.holds(options),
+                uses=self.uses(options),
             )
 
     def keywords(self, options: argparse.Namespace) -> dict[str, Any]:
@@ -130,6 +132,10 @@ class Tool(ABC):
     def holds(self, _options: argparse.Namespace) -> Callable[[Tracer], Beginnings] | None:
         """What keeps events back that are not complete yet."""
         return None
+
+    def uses(self, _options: argparse.Namespace) -> Collection[Upkeep]:
+        """Privileges that this verb needs while it runs, besides those of the tracer."""
+        return ()
 
     def shows(self, options: argparse.Namespace, answers: Answers) -> Callable[[Event], bool] | None:
         """In the table no lookups, which `answers` keeps; nor, unless -v is given, paths of what has a row itself."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands.console import Parser, show
 from pytracecon.commands.options import add_filters, add_names, add_tracer, tracer_keywords
+from pytracecon.commands.privileges import add_privileges, give_up, judge
 from pytracecon.commands.signals import Signals
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_filters(parser, without=("--failed", "--min-latency"))
     add_names(parser)
+    add_privileges(parser)
     add_tracer(parser)
     return parser
 
@@ -83,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         interval = seconds("--interval", options.interval)
         limit = number("--limit", options.limit, 1, _MOST)
         given = keywords(options)
+        judge(options)
         if options.once:
             show("")  # raises where there is no output, before anything is loaded
         else:
@@ -93,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
         from pytracecon.tracer import Tracer  # noqa: PLC0415
 
         with Tracer(**given) as tracer:
+            tracer.prepare_snapshots()
+            give_up(options, tracer)
             feed = TracerFeed(tracer, interval=interval, limit=limit)
             if not options.once:
                 return _on_terminal(options, signals, feed, view)
