@@ -76,6 +76,8 @@ class Sink:
         """Now it is certain that there will be output: what a file held before goes, and the header is written."""
         if self._restart:
             os.ftruncate(self._handle, 0)
+        elif self._owned and not _ends_with_a_line(self._handle):
+            self._pieces.append((b"\n", 0))  # who wrote it was killed: what is torn is one line, and not ours
         if header:
             self._pieces.append((header, 0))
         self.flush()
@@ -216,6 +218,15 @@ def _open_path(path: str, how: int) -> int:
         raise OutputFailed(_refusal(path, "has other names (hard links); remove it first, or give another file"))
     os.set_blocking(handle, True)
     return handle
+
+
+def _ends_with_a_line(handle: int) -> bool:
+    """Or is empty, or cannot be read."""
+    try:
+        with open(f"/proc/self/fd/{handle}", "rb", buffering=0) as file:
+            return file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
+    except OSError:
+        return True
 
 
 def _close(handle: int, name: str) -> None:

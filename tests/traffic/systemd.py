@@ -35,7 +35,9 @@ mount -t tmpfs -o mode=755 tmpfs /run
 {kept}
 cp -a /etc /run/etc
 mount --bind /run/etc /etc
-for place in /tmp /var/tmp /var/log /var/lib /var/cache; do mount -t tmpfs -o mode=755 tmpfs $place; done
+mount --bind {logs} /var/log
+mount -o remount,bind,rw /var/log
+for place in /tmp /var/tmp /var/lib /var/cache; do mount -t tmpfs -o mode=755 tmpfs $place; done
 mkdir -p {units} /run/systemd/journald.conf.d
 printf %s {journal} >/run/systemd/journald.conf.d/test.conf
 printf %s {target} >{units}/test.target
@@ -47,9 +49,16 @@ exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 class Systemd:
     """`pid` is its number outside, `folders` those of the machine that its units may want to see."""
 
-    def __init__(self, pid: int, folders: Sequence[Path]) -> None:
+    def __init__(self, pid: int, folders: Sequence[Path], group: Path) -> None:
         self.pid = pid
         self.folders = folders
+        self._group = group
+
+    def adopt(self, pid: int) -> None:
+        """A process of outside is in a control group of these: those of version 2 have their root here."""
+        group = self._group / "adopted"
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text(str(pid))
 
     def kept(self) -> str:
         """A setting that shows a unit these folders of the machine, read-only, where they are."""
@@ -93,9 +102,15 @@ class Systemd:
 @contextmanager
 def new_systemd(*folders: Path) -> Iterator[Systemd]:
     """One that has started. Whatever runs in it is killed at the end."""
-    with _control_groups() as (groups, mounts):
+    # Logs are on a disk: a tmpfs is memory, and counts as the service's that writes there.
+    with (
+        tempfile.TemporaryDirectory(prefix=NAME, dir="/var/tmp") as logs,
+        _control_groups() as (groups, mounts),
+    ):
+        Path(logs).chmod(0o755)
         script = _BOOT.format(
             cgroups=mounts,
+            logs=logs,
             kept="\n".join(
                 f"mkdir -p {_KEPT}/{at} && mount --bind {shlex.quote(str(folder))} {_KEPT}/{at}"
                 for at, folder in enumerate(folders)
@@ -109,7 +124,7 @@ def new_systemd(*folders: Path) -> Iterator[Systemd]:
         unshare = "exec unshare --pid --fork --mount --mount-proc --cgroup --uts --ipc --net --kill-child sh -c"
         with subprocess.Popen(["sh", "-ec", f"{enter}{unshare} {shlex.quote(script)}"]) as outer:
             try:
-                systemd = Systemd(_child(outer), folders)
+                systemd = Systemd(_child(outer), folders, groups[-1])
                 _await(systemd.started)
                 yield systemd
             finally:

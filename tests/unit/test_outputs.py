@@ -769,6 +769,17 @@ def test_what_cannot_be_opened_is_said_in_one_line(path: str) -> None:
     assert failed.value.exit_status == 74
 
 
+@pytest.mark.parametrize(("held", "then"), [("", ""), ("old\n", "old\n"), ("old\nto", "old\nto\n")])
+def test_who_appends_to_a_file_that_ends_amid_a_line_begins_a_new_one(tmp_path: Path, held: str, then: str) -> None:
+    file = tmp_path / "events"
+    file.write_text(held)
+    with closing(open_file(str(file), append=True)) as sink:
+        sink.begin(b"")
+        sink.write([(b"new\n", 1)])
+        sink.flush()
+    assert file.read_text() == f"{then}new\n"
+
+
 @pytest.mark.parametrize("append", [False, True])
 def test_a_file_that_was_moved_away_is_whole_and_the_next_one_has_its_own_header(tmp_path: Path, append: bool) -> None:
     file, moved = tmp_path / "events", tmp_path / "events.1"
