@@ -97,6 +97,7 @@ class Tracer:
         self._closed = False
         self._stopping = False
         self._detached = False
+        self._nudged = False
         self._handed = 0
         self._batch: deque[Event] = deque()  # what an iteration has read and not given out yet
         self._waiting: Waiting | None = None
@@ -313,8 +314,9 @@ class Tracer:
                 reader.wait(left)
             with self._lock:
                 taken = self._pending(form) + self._take(reader, form)
-            if left == 0:
+            if left == 0 or self._nudged:
                 break
+        self._nudged = False
         return taken
 
     def _pending(self, form: Form[T]) -> list[T]:
@@ -362,6 +364,12 @@ class Tracer:
         """Detach, and end the iteration after all that is in the ring. From any thread, and in a signal handler."""
         self._use()
         self._stopping = True
+        self._reader.wake()
+
+    def nudge(self) -> None:
+        """End a `read` that waits, or the next one, though nothing came. From any thread, and in a signal handler."""
+        self._use()
+        self._nudged = True
         self._reader.wake()
 
     def close(self) -> None:
