@@ -53,6 +53,8 @@ static __always_inline void take_listener(struct sock_state *state)
 {
 	struct listening *listener = listener_of(&state->conn);
 
+	if (!listener && anything_forgotten())
+		state->conn.flags |= CONN_PARTIAL;
 	if (!listener || listener->ambiguous)
 		return;
 	copy_owner(&state->conn, &listener->conn, OWNER_LISTEN);
