@@ -22,7 +22,7 @@ static __always_inline enum beginning beginning_of(const struct sock *sk, int fr
 		return UNKNOWN_OUTBOUND;
 	/* A child has no file before it is accepted; a socket that connects to itself has one. */
 	if (to == STATE_ESTABLISHED)
-		return READ_SOCK(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
+		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
 	return to == STATE_CLOSE && from != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
 }
 
