@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pytracecon import loader
+from pytracecon import loader, tasks
 from pytracecon.filters import Filters
 from pytracecon.kernel_types import FewTypes
 from pytracecon.loader import Loaded
+from pytracecon.meanwhile import Meanwhile
+from pytracecon.tasks import Task
 
 FILTERS = Filters.parse(pid=os.getpid())
 BOTH = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU loads one object")
@@ -62,31 +63,58 @@ def of_bpf() -> list[str]:
     return [name for name in held if "bpf" in name or "pytracecon" in name]
 
 
-@pytest.mark.slow(reason="tens of loads; it is about our own threads and objects, not about the kernel")
-def test_an_interrupt_while_loading_leaves_nothing_behind() -> None:
-    class Interrupted(Exception):
-        pass
+@BOTH
+def test_an_interrupt_while_programs_load_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: set[str] = set()
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise Interrupted
+    def interrupt(*_: object, **__: object) -> None:
+        running.update(each.name for each in threading.enumerate())
+        raise KeyboardInterrupt
 
     assert of_bpf() == []
-    interrupted = 0
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for milliseconds in range(1, 120, 7):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
-                with contextlib.closing(loader.load(FILTERS)):
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-            except Interrupted:
-                interrupted += 1
-            assert of_bpf() == []
-            assert [each.name for each in threading.enumerate() if each.name.startswith("pytracecon: loads")] == []
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert interrupted
+    with monkeypatch.context() as patched:
+        patched.setattr(Meanwhile, "run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loader.load(FILTERS)
+    assert "pytracecon: loads programs" in running
+    assert of_bpf() == []
+    assert "state_worker_btf" in code_here() or "state_worker_raw" in code_here()
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_an_interrupt_while_a_thread_starts_does_not_lose_it(monkeypatch: pytest.MonkeyPatch, *, starts: bool) -> None:
+    monkeypatch.setattr(tasks, "_BEGINS_WITHIN", 0.1)
+    go, done = threading.Event(), []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if starts:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        go.wait()
+        done.append(True)
+
+    task = Task("waits", work)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            task.begin()
+    go.set()
+    task.wait()
+    assert done == [True] * starts
+
+
+def test_what_a_thread_raises_is_told_to_who_waits() -> None:
+    def fail() -> None:
+        raise LookupError("in the thread")
+
+    task = Task("fails", fail)
+    task.begin()
+    for _ in range(2):
+        with pytest.raises(LookupError, match="in the thread"):
+            task.result()
 
 
 def test_details_of_libbpf_are_told_to_who_wants_them(caplog: pytest.LogCaptureFixture) -> None:

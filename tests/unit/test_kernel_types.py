@@ -59,7 +59,7 @@ def dump(path: Path) -> list[Type]:
 
 def described(number: int, types: dict[int, Type]) -> object:
     """A type with what lies in it; what a pointer points to does not."""
-    each = types[number] if number else {"kind": "VOID"}
+    each: Type = types[number] if number else {"kind": "VOID"}
     if each["kind"] == "PTR":
         return POINTS_TO_NOTHING
     own = {key: value for key, value in each.items() if not key.endswith("id") and key not in ("members", "params")}
