@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +49,14 @@ def fuzzed(target: str, runs: int) -> int:
     done, branches, kept, rate = map(int, found[-1])
     print(f"{target}: {done:,} runs, {rate:,} a second; {branches} edges, {kept} inputs", flush=True)
     return 0
+
+
+def _missing(targets: Sequence[str]) -> str | None:
+    if targets != [IN_C] and importlib.util.find_spec("atheris") is None:
+        return "tests/fuzz: atheris is not installed: pip install -e '.[fuzz]'"
+    if IN_C in targets and shutil.which("clang") is None:
+        return f"tests/fuzz: {IN_C} needs clang with libFuzzer: install clang and its libclang-rt-dev"
+    return None
 
 
 def _program(folder: Path) -> str:
@@ -82,6 +92,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=_RUNS, help="of each target (default: %(default)s)")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run this input alone")
     options = parser.parse_args()
+    missing = _missing(options.targets or every)
+    if options.again is None and missing:
+        sys.exit(missing)
     if options.again is not None:
         for target in options.targets:
             importlib.import_module(f"fuzz.{target}").run(options.again.read_bytes())

@@ -95,7 +95,7 @@ def books(said: str) -> list[int]:
 
 
 @elsewhere
-@pytest.mark.parametrize("times", [4, pytest.param(200, marks=long)])
+@pytest.mark.parametrize("times", [2, pytest.param(200, marks=long)])
 def test_asked_to_end_under_load_it_writes_all_that_happened(
     nursery: Nursery, network: Network, tmp_path: Path, times: int
 ) -> None:

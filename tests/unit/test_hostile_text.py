@@ -28,7 +28,7 @@ from pytracecon.commands.states import VERB as STATES
 from pytracecon.commands.tool import Tool
 from pytracecon.connections import Connection
 from pytracecon.doctor.machine import Cgroup2, Library
-from pytracecon.doctor.report import CandidateReport
+from pytracecon.doctor.needs import CandidateReport
 from pytracecon.doctor.report import lines as doctor_lines
 from pytracecon.errors import InvalidValue
 from pytracecon.events import (
@@ -328,14 +328,14 @@ def sums(chosen: list[Chosen]) -> None:
 def messages(chosen: list[Chosen]) -> None:
     """What is said of values that cannot be, of files that are refused, and by `doctor`."""
     for each in chosen:
-        given: dict[str, Any]
-        for given in (
+        wrong: tuple[dict[str, Any], ...] = (
             {"comm": each.comm},
             {"host": each.host},
             {"exe": each.exe},
             {"port": each.name},
             {"cgroup": each.unit},
-        ):
+        )
+        for given in wrong:
             refusal = ""
             try:
                 Filters.parse(**given)
