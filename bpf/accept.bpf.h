@@ -63,6 +63,8 @@ static __always_inline int on_accept(const struct sock *sk)
 	}
 	if (!matched(sk, state))
 		return 0;
+	/* What its listener was matters no more. */
+	state->conn.flags &= ~CONN_PARTIAL;
 	state->phase |= PHASE_ACCEPTED;
 	report_accept(state);
 	if (state->phase & PHASE_CLOSED)

@@ -88,6 +88,7 @@ enum tcp_states {
 enum errors {
 	ERROR_EPERM = 1,
 	ERROR_EINTR = 4,
+	ERROR_E2BIG = 7,
 	ERROR_EACCES = 13,
 	ERROR_EPIPE = 32,
 	ERROR_ECONNABORTED = 103,

@@ -5,6 +5,7 @@
  */
 #include "report.bpf.h"
 #include "totals.bpf.h"
+#include "unseen.bpf.h"
 
 /* Runs in listen(): whoever runs is who listens. */
 static __always_inline void on_listen(const struct sock *sk)
@@ -136,6 +137,8 @@ static __always_inline void take_listener(struct sock_state *state)
 {
 	struct listening *listener = listener_of(&state->conn);
 
+	if (!listener && anything_forgotten())
+		state->conn.flags |= CONN_PARTIAL;
 	if (!listener || listener->ambiguous)
 		return;
 	copy_owner(&state->conn, &listener->conn, OWNER_LISTEN);
@@ -306,6 +309,21 @@ static __always_inline bool same_remote(const struct sock_state *state, const st
 	       !(state->phase & PHASE_CLOSED);
 }
 
+/*
+ * Both programs may have been called for the same change. Between the two calls no SYN leaves; where no hook sees that,
+ * it takes a millisecond to fail and to try again.
+ */
+static __always_inline bool same_change(const struct sock_state *state, const struct sock *sk, int to)
+{
+	if (to == STATE_ESTABLISHED)
+		return same_remote(state, sk);
+	if (!(state->phase & PHASE_ATTEMPT))
+		return false;
+	if (!state->conn.subflow_of && state->conn.tid != (__u32)bpf_get_current_pid_tgid())
+		return false;
+	return !state->started || (!settings.syn_hook && bpf_ktime_get_ns() - state->started < 1000000);
+}
+
 static __always_inline int on_state(const struct sock *sk, int from, int to)
 {
 	struct sock_state *state, fresh = {};
@@ -325,10 +343,9 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 		return 0;
 	state = state_of(sk);
 	if (state && stale(state, to)) {
-		/* Both programs may have been called for it. */
-		if (to == STATE_ESTABLISHED && same_remote(state, sk))
+		if (same_change(state, sk, to))
 			return 0;
-		if (!(state->phase & PHASE_CLOSED))
+		if (end_is_missing(state))
 			count_unseen();
 		state = NULL;
 	}
@@ -390,6 +407,8 @@ static __always_inline int on_destroy(const struct sock *sk)
 		return 0;
 	if (state->phase & PHASE_PENDING && matched(sk, state))
 		report_failed(state, sk, ERROR_UNKNOWN);
+	else if (end_is_missing(state))
+		count_unseen();
 	forget(sk);
 	return 0;
 }

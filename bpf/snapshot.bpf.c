@@ -8,6 +8,7 @@
 #include "datagram.bpf.h"
 #include "found.bpf.h"
 #include "file.bpf.h"
+#include "unseen.bpf.h"
 
 /* One is enough: a tracer takes one snapshot at a time. */
 struct {
@@ -191,17 +192,6 @@ static __always_inline bool describe_udp(struct row *row, const struct sock *sk,
 	return true;
 }
 
-/* As when it closes: one that nobody accepted is the listener's. */
-static __always_inline bool still_wanted(const struct sock_state *state)
-{
-	bool waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
-		       !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
-
-	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid))
-		return false;
-	return state->phase & PHASE_MATCHED || tuple_wanted(&state->conn);
-}
-
 /* Adds it to the table, so that it is the same one when it closes and in the next snapshot. */
 static __always_inline bool adopt(struct conn *conn, const struct sock *sk, struct task_struct *task, __u8 protocol,
 				  int tcp_state)
@@ -376,5 +366,30 @@ int snapshot_conversations(struct bpf_iter__bpf_map_elem *context)
 		row->known |= ROW_HELD;
 	}
 	write_row(context->meta->seq, row);
+	return 0;
+}
+
+/*
+ * Run before a tracer detaches, where the kernel has passed by programs: entries of sockets that are over. A state is
+ * written after its programs ran, so such an entry stays; but connect() makes one for a socket that is still closed.
+ */
+SEC("iter/bpf_map_elem")
+int audit(struct bpf_iter__bpf_map_elem *context)
+{
+	struct sock_state *state = context->value;
+	__u64 *key = context->key;
+	const struct sock *sk;
+	__u64 entry;
+
+	if (!key || !state || !end_is_missing(state))
+		return 0;
+	entry = *key;
+	sk = (const struct sock *)entry;
+	if (still_the_same(sk, state, BPF_CORE_READ(sk, __sk_common.skc_state)))
+		return 0;
+	if (state->phase & PHASE_ATTEMPT && BPF_CORE_READ(sk, sk_lock.owned))
+		return 0;
+	count_unseen();
+	bpf_map_delete_elem(&socks, &entry);
 	return 0;
 }

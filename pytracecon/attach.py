@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import tracefs
-from pytracecon.errors import UnsupportedKernel
-from pytracecon.filters.places import cgroup2_mounts
+from pytracecon.errors import MissingPrivilege, UnsupportedKernel
+from pytracecon.filters.places import cgroup2_mounts, mountinfo
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -21,6 +20,9 @@ def attach(program: _libbpf.Program) -> _libbpf.Link:
         category, _, name = place.partition("/")
         try:
             event = tracefs.open_tracepoint(category, name)
+        except PermissionError as error:
+            text = f"tracepoint {place} needs CAP_SYS_ADMIN, or tracefs where this user may read it"
+            raise MissingPrivilege(f"{text}: run as root (sudo)") from error
         except OSError as error:
             raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
         return program.attach_perf_event(event)
@@ -34,7 +36,7 @@ def attach(program: _libbpf.Program) -> _libbpf.Link:
 
 
 def _root_cgroup() -> int:
-    for mount in cgroup2_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")):
+    for mount in cgroup2_mounts(mountinfo()):
         with contextlib.suppress(OSError):
             return os.open(mount.point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     raise UnsupportedKernel("cgroup2 is not mounted: mount it, or let systemd do so")

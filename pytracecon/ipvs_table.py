@@ -7,6 +7,7 @@ TCP 7F000001 DE3A 7F000001 0021 7F000001 9C4F ESTABLISHED     898
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -14,10 +15,12 @@ from typing import NamedTuple
 
 __all__ = ["Decided", "decided", "namespaces", "parsed"]
 
-_TRANSPORTS = {"TCP": 6, "UDP": 17}
-_OVER = frozenset({"TIME_WAIT", "CLOSE"})
+_TRANSPORTS = {b"TCP": 6, b"UDP": 17}
+_OVER = frozenset({b"TIME_WAIT", b"CLOSE"})
 """Kept for stragglers; the ends are free for another connection."""
 
+_END = re.compile(rb"([0-9A-F]{8}|(?:[0-9a-fA-F]{4}:){7}[0-9a-fA-F]{4}) ([0-9A-F]{4})")
+_ROW = re.compile(rb"(?P<protocol>TCP|UDP) +(?P<ends>(?:" + _END.pattern + rb" ){3})(?P<state>\S+) ")
 _MAPPED = bytes(10) + b"\xff\xff"
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 _PATIENCE = 0.25
@@ -38,7 +41,7 @@ def decided(netns: Collection[int], clock: Callable[[], float] = time.monotonic)
     for inode, pid in namespaces().items():
         if netns and inode not in netns:
             continue
-        with suppress(*_GONE), open(f"/proc/{pid}/net/ip_vs_conn", encoding="ascii") as table:
+        with suppress(*_GONE), open(f"/proc/{pid}/net/ip_vs_conn", "rb") as table:
             for each in parsed(table, inode):
                 yield each
                 if clock() > until:
@@ -57,19 +60,19 @@ def namespaces() -> dict[int, int]:
     return found
 
 
-def parsed(lines: Iterable[str], netns: int) -> Iterator[Decided]:
-    """Of the lines of a table those that tell of connections that are not over."""
+def parsed(lines: Iterable[bytes], netns: int) -> Iterator[Decided]:
+    """Of the lines of a table those that tell of connections that are not over.
+
+    Bytes: behind the state stands what a persistence engine took from packets, and no codec may stumble over that.
+    """
     for line in lines:
-        protocol, *words = line.split()
-        if protocol in _TRANSPORTS and len(words) >= 7 and words[6] not in _OVER:
-            client, asked, real = (_end(*words[at : at + 2]) for at in (0, 2, 4))
-            yield Decided(_TRANSPORTS[protocol], netns, client, asked, real)
+        found = _ROW.match(line)
+        if found is None or found["state"] in _OVER:
+            continue
+        ends = [(_address(address), int(port, 16)) for address, port in _END.findall(found["ends"])]
+        yield Decided(_TRANSPORTS[found["protocol"]], netns, *ends)
 
 
-def _end(address: str, port: str) -> tuple[bytes, int]:
-    return _address(address), int(port, 16)
-
-
-def _address(text: str) -> bytes:
-    raw = bytes.fromhex(text.replace(":", ""))
+def _address(text: bytes) -> bytes:
+    raw = bytes.fromhex(text.replace(b":", b"").decode("ascii"))
     return raw if len(raw) == len(_MAPPED) + 4 else _MAPPED + raw

@@ -385,6 +385,13 @@ static char *put_line(json *j, char *at, const struct any_event *event, size_t s
 	return PUT(at, "}\n");
 }
 
+/* Of a record that ends behind the last one's end, or is of a kind that there cannot be, Python says what is wrong. */
+static int is_ours(const json *j, const struct any_event *event, size_t left)
+{
+	return left >= sizeof(event->header) && event->header.words * 8UL <= left && event->header.kind < 32 &&
+	       !(j->left >> event->header.kind & 1);
+}
+
 /* As many of the records as have room, up to one that is Python's. */
 static void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room)
 {
@@ -392,9 +399,9 @@ static void json_lines(json *j, const void *records, size_t size, int64_t offset
 	j->strange = 0;
 	while (j->read < size && room - j->written >= LONGEST_LINE) {
 		const struct any_event *event = (const void *)((const char *)records + j->read);
-		char *end = j->left >> event->header.kind & 1
-				    ? NULL
-				    : put_line(j, out + j->written, event, event->header.words * 8, offset);
+		char *end = is_ours(j, event, size - j->read)
+				    ? put_line(j, out + j->written, event, event->header.words * 8, offset)
+				    : NULL;
 
 		if (!end) {
 			j->strange = 1;

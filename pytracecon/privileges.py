@@ -18,8 +18,9 @@ _SOCKET_FILTER, _KTIME_GET_COARSE_NS = 1, 160  # BPF_PROG_TYPE_SOCKET_FILTER, BP
 
 def capabilities() -> tuple[frozenset[str], frozenset[str]]:
     """Of the capabilities that BPF asks for: those in effect in this process, and those that this kernel has."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    effective = int(status["CapEff"], 16)
+    # As bytes: the name of a process, which is on top, need not be text.
+    found = re.search(rb"^CapEff:\t([0-9a-f]+)$", Path("/proc/self/status").read_bytes(), re.MULTILINE)
+    effective = int(found[1], 16) if found else 0
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     held = frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)
     return held, frozenset(name for name, bit in CAPABILITIES.items() if bit <= last)

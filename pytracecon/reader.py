@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
@@ -13,11 +14,12 @@ from pytracecon import wire
 from pytracecon.clock import SECOND, wall_offset
 from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
+from pytracecon.iterators import run
 from pytracecon.ring import Ring, SharedPages
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
-    from pytracecon.loader import Loaded
+    from pytracecon.loaded import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations
@@ -281,6 +283,15 @@ class Reader:
         if self.rest(wire.NAPS):
             self.epoll.poll(NAP if timeout is None else min(NAP, timeout))
         self._pages.rest(wire.AWAKE)
+
+    def audit(self) -> None:
+        """Before detaching: have ends counted that the kernel kept from all programs that would have told of them.
+
+        Programs that were never skipped have missed none.
+        """
+        audit = self._loaded.audit
+        if audit is not None and any(program.info().recursion_misses for program in self._loaded.stand_ins):
+            run(audit, struct.pack("=I", self._loaded.object.maps["socks"].fd))
 
     def settle(self, form: Form[T]) -> list[T]:
         """After detaching: everything that is still in the ring, until the books are closed."""

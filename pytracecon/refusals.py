@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from pytracecon.errors import (
     VerifierRejected,
     limit_reached,
 )
+from pytracecon.logs import WARNING
 from pytracecon.privileges import in_user_namespace, lockdown, memlock_is_short, missing_capabilities
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def caused_by(found: PytraceconError, error: OSError) -> PytraceconError:
 def failed_program(said: Sequence[Message]) -> str:
     """The program that libbpf gave up at: it names it in its last warnings."""
     for message in reversed(said):
-        if message.level == logging.WARNING and (match := re.match(r"prog '([^']+)': ", message.text)):
+        if message.level == WARNING and (match := re.match(r"prog '([^']+)': ", message.text)):
             return match[1]
     return ""
 
@@ -116,6 +116,6 @@ def _last(log: str) -> str:
 
 def _reason(said: Sequence[Message], program: str) -> str:
     """The first warning of this program, or of anything: the later ones say what failed because of it."""
-    warnings = [" ".join(each.text.split()) for each in said if each.level == logging.WARNING]
+    warnings = [" ".join(each.text.split()) for each in said if each.level == WARNING]
     of_it = [text for text in warnings if f"prog '{program}'" in text]
     return next(iter(of_it + warnings), "")

@@ -16,7 +16,7 @@ __all__ = ["cell", "decode", "one_line", "restore", "restore_cell", "safe", "wid
 # What a spreadsheet takes for a formula, also after blanks and in the full-width forms that East Asian editions take;
 # and the apostrophe itself, so that removing one is always right.
 _FORMULA = re.compile(r" *[=+\-@'\uff1d\uff0b\uff0d\uff20\uff07]")
-_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
+_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
 
 
 @lru_cache(maxsize=4096)

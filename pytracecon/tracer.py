@@ -23,14 +23,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, Unpack
 
 # No events, and nothing that reads them: that is imported while the kernel verifies the programs.
 from pytracecon import existing, loader, settings
 from pytracecon.errors import TracerClosed
 from pytracecon.filters import Filters, Keywords, hosts, owners
-from pytracecon.meanwhile import Imports
 from pytracecon.wire import ASLEEP, AWAKE
 
 if TYPE_CHECKING:
@@ -52,8 +50,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Counts since the start; none ever falls.
 
     `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
@@ -109,13 +106,11 @@ class Tracer:
         self._json: Json | None = None
         self._turn = threading.RLock()  # of who reads: held while it waits for events
         self._lock = threading.RLock()
-        Imports(
-            "pytracecon.reader",
-            "pytracecon.translations",
-            *(["pytracecon.owners.processes"] if self.filters.processes else []),
-        )
+        modules: tuple[str, ...] = ("pytracecon.reader", "pytracecon.translations")
+        if self.filters.processes:
+            modules += ("pytracecon.owners.processes",)
         with contextlib.ExitStack() as on_failure:
-            self._loaded = loader.load(self.filters)
+            self._loaded = loader.load(self.filters, modules=modules)
             on_failure.callback(self._loaded.close)
             from pytracecon.decode import address  # noqa: PLC0415 - imported meanwhile
             from pytracecon.reader import Events, Reader  # noqa: PLC0415 - imported meanwhile
@@ -308,6 +303,7 @@ class Tracer:
     def _take(self, reader: Reader, form: Form[T]) -> list[T]:
         if not self._stopping:
             return reader.take(form)
+        reader.audit()
         self._loaded.detach()
         self._detached = True
         return reader.settle(form)

@@ -29,6 +29,7 @@ examples:
 def parser() -> argparse.ArgumentParser:
     parser = Parser(prog="pytracecon doctor", description=inspect.cleandoc(__doc__ or ""), epilog=_EXAMPLE)
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--privileges", action="store_true", help="also what each need takes of them; takes longer")
     add_tracer(parser)
     return parser
 

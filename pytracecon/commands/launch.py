@@ -66,7 +66,8 @@ def launch(
         def opens(tracer: Tracer) -> Sink:
             if lists:
                 tracer.prepare_snapshots()
-            privileges.give_up(options, tracer, uses)
+            again = () if target is None or options.output is None else privileges.reopening(options.output)
+            privileges.give_up(options, tracer, (*uses, *again))
             return target or _opened(options, at_end)
 
         return (run or Session)(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands.console import say
@@ -27,7 +26,6 @@ _NAMES = frozenset({"libc lookups", "dns messages"})
 _LOOK_FOR_READER = 0.5  # seconds; while nothing happens, only so is a closed pipe noticed
 
 
-@dataclass(slots=True)
 class Session:
     """`opens` gives where it is written to, when all is attached; and gives up what is not used from then on.
 
@@ -37,27 +35,46 @@ class Session:
     An output that sums up (`Summary`) is asked for it every `interval` seconds, and at the end.
     """
 
-    keywords: dict[str, Any]
-    makes: Callable[[Sink], Output]
-    opens: Callable[[Tracer], Sink]
-    what: str = "TCP connections"
-    shows: Callable[[Event], bool] | None = None
-    count: int | None = None
-    duration: float | None = None
-    interval: float | None = None
-    fail_on_loss: bool = False
-    verbose: int = 0
-    holds: Callable[[Tracer], Beginnings] | None = None
-    """Gives what keeps events back that are not complete yet."""
-    json: bool = False
-    """The output is JSON lines: the tracer makes them itself where nobody has to see the events."""
-    output: Output = field(init=False)
-    sink: Sink = field(init=False)
-    _signals: Signals = field(init=False)
-    _notifier: Notifier = field(init=False)
-    _held: Beginnings | None = None
-    _left_out: int = 0
-    _losses: int = 0
+    output: Output
+    sink: Sink
+
+    # No dataclass: what makes one takes as long to import as all that a start needs besides.
+    def __init__(
+        self,
+        keywords: dict[str, Any],
+        makes: Callable[[Sink], Output],
+        opens: Callable[[Tracer], Sink],
+        *,
+        what: str = "TCP connections",
+        shows: Callable[[Event], bool] | None = None,
+        count: int | None = None,
+        duration: float | None = None,
+        interval: float | None = None,
+        fail_on_loss: bool = False,
+        verbose: int = 0,
+        holds: Callable[[Tracer], Beginnings] | None = None,
+        json: bool = False,
+    ) -> None:
+        """`holds` gives what keeps events back that are not complete yet. With `json` the output is JSON lines: the
+        tracer makes them itself where nobody has to see the events.
+        """
+        self.keywords = keywords
+        self.makes = makes
+        self.opens = opens
+        self.what = what
+        self.shows = shows
+        self.count = count
+        self.duration = duration
+        self.interval = interval
+        self.fail_on_loss = fail_on_loss
+        self.verbose = verbose
+        self.holds = holds
+        self.json = json
+        self._signals: Signals
+        self._notifier: Notifier
+        self._held: Beginnings | None = None
+        self._left_out = 0
+        self._losses = 0
 
     def run(self, signals: Signals) -> int:
         """The exit status. Whatever happens, the tracer is closed and the totals are said."""

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from pytracecon import _libbpf, privileges, tracefs
 from pytracecon.errors import InvalidValue, MissingBTF, MissingLibbpf
-from pytracecon.filters import Filters, files
-from pytracecon.filters.places import cgroup2_mounts
+from pytracecon.filters import Filters, files, places
 
 SYSCTLS = (
     "kernel.unprivileged_bpf_disabled",
@@ -112,7 +111,7 @@ def look(filters: Filters) -> Machine:
     memlock = _memlock(lib)
     no_tracefs = _no_tracefs()
     # Only now: the way through debugfs is mounted when it is walked.
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    mounts = places.mountinfo()
     return Machine(
         Kernel(platform.release(), platform.machine()),
         _btf(lib, filters.btf),
@@ -128,7 +127,7 @@ def look(filters: Filters) -> Machine:
 
 def mount_points(mountinfo: str, kind: str) -> list[str]:
     """Where file systems of that kind are mounted, from the text of /proc/self/mountinfo."""
-    parts = (line.partition(" - ") for line in mountinfo.splitlines())
+    parts = (line.partition(" - ") for line in mountinfo.split("\n"))
     return [before.split(" ")[4] for before, _, after in parts if after.split(" ", 1)[0] == kind]
 
 
@@ -220,6 +219,6 @@ def _no_tracefs() -> str | None:
 
 
 def _cgroup2(mountinfo: str) -> Cgroup2:
-    points = [mount.point for mount in cgroup2_mounts(mountinfo)]
+    points = [mount.point for mount in places.cgroup2_mounts(mountinfo)]
     problem = None if points else "not mounted: mount -t cgroup2 none /sys/fs/cgroup"
     return Cgroup2(points, bool(mount_points(mountinfo, "cgroup")), problem)

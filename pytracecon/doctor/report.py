@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pytracecon.doctor.machine import Machine
 from pytracecon.doctor.needs import CandidateReport, NeedReport
+from pytracecon.doctor.privileges import NeedPrivileges
 from pytracecon.probes import RUNGS
 from pytracecon.text import one_line
 from pytracecon.views.wording import size
@@ -34,7 +35,13 @@ class Notes:
             yield from _wrapped(f"[{number}] ", text)
 
 
-def lines(machine: Machine, needs: list[NeedReport], *, traceable: bool) -> Iterator[str]:
+def lines(
+    machine: Machine,
+    needs: list[NeedReport],
+    *,
+    traceable: bool,
+    privileges: list[NeedPrivileges] | None = None,
+) -> Iterator[str]:
     for label, text in _findings(machine):
         yield from _wrapped(f"{label:{_LABEL}}", text)
     yield ""
@@ -42,6 +49,9 @@ def lines(machine: Machine, needs: list[NeedReport], *, traceable: bool) -> Iter
     yield from _table(needs, notes)
     remarks = list(notes.lines())
     yield from remarks
+    if privileges is not None:
+        yield ""
+        yield from _privileges(privileges)
     # What else is missing does not matter where nothing is traced.
     unmet = [need for need in needs if need.rung is None and (traceable or need.essential)]
     if unmet or remarks:
@@ -92,6 +102,21 @@ def _table(needs: list[NeedReport], notes: Notes) -> Iterator[str]:
     for need in needs:
         cells = [_cell([each for each in need.candidates if each.rung == rung], notes) for rung in rungs]
         yield _row(need.need, cells, need.rung or "none")
+
+
+def _privileges(takes: list[NeedPrivileges]) -> Iterator[str]:
+    """Names of capabilities without what all begin with."""
+    yield f"{'PRIVILEGES':{_LABEL}}{'TO START':{2 * _CELL + 4}}TO GO ON, AS ANY USER"
+    for each in takes:
+        start = "not met" if each.starting is None else short(each.starting)
+        if each.instead is not None:
+            start += f"; in part {short(each.instead)}"
+        yield f"{each.need:{_LABEL}}{start:{2 * _CELL + 3}} {short(each.running)}"
+
+
+def short(names: list[str]) -> str:
+    """Capabilities, for a table."""
+    return ", ".join(name.removeprefix("CAP_") for name in names) or "-"
 
 
 def _row(name: str, cells: list[str], taken: str) -> str:

@@ -125,10 +125,15 @@ class Mount(NamedTuple):
     device: int
 
 
+def mountinfo() -> str:
+    r"""What is mounted here. Only \n ends a line of it: whoever may mount something chooses the other characters."""
+    return Path("/proc/self/mountinfo").read_bytes().decode("utf-8", "surrogateescape")
+
+
 def cgroup2_mounts(mountinfo: str) -> list[Mount]:
     """From the text of /proc/self/mountinfo; those that show the whole tree first."""
     found: list[Mount] = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == "cgroup2":
             device, root, point = before.split(" ")[2:5]
@@ -141,7 +146,7 @@ def cgroups(option: str, value: PlacesLike | None) -> tuple[int, ...]:
     """Ids of cgroup2 directories, given as paths, or as /proc/PID/cgroup shows them."""
     if value is None:
         return ()
-    mounts = cgroup2_mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+    mounts = cgroup2_mounts(mountinfo())
     if not mounts:
         raise InvalidValue(f"{option}: no cgroup2 is mounted here; mount -t cgroup2 none /sys/fs/cgroup")
     right = "give the path of a cgroup2 directory"

@@ -54,8 +54,12 @@ def place_by_interpreter(interpreter: bytes) -> bytes:
 
 def mapped(pid: int) -> list[Mapped]:
     """What a process has mapped, each file once."""
+    return mapped_in(_text(f"/proc/{pid}/maps"))
+
+
+def mapped_in(maps: bytes) -> list[Mapped]:
     found: dict[tuple[int, int], Mapped] = {}
-    for start, end, major, minor, inode, path, deleted in _MAPPED.findall(_text(f"/proc/{pid}/maps")):
+    for start, end, major, minor, inode, path, deleted in _MAPPED.findall(maps):
         device = os.makedev(int(major, 16), int(minor, 16))
         span = f"{int(start, 16):x}-{int(end, 16):x}"
         found.setdefault((device, int(inode)), Mapped(span, device, int(inode), path, bool(deleted)))
@@ -73,7 +77,10 @@ def slow_devices(pid: int) -> frozenset[int]:
 
 
 def _slow_devices(path: str) -> frozenset[int]:
-    text = _text(path)
+    return slow_in(_text(path))
+
+
+def slow_in(text: bytes) -> frozenset[int]:
     unseen = {-1} if len(text) >= LARGEST_TEXT else set()
     return frozenset(unseen.union(os.makedev(int(major), int(minor)) for major, minor in _SLOW.findall(text)))
 

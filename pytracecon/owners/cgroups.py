@@ -12,11 +12,10 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pytracecon.filters.places import Mount, cgroup2_mounts
+from pytracecon.filters.places import Mount, cgroup2_mounts, mountinfo
 from pytracecon.owners.shapes import Place, place_of
 
 __all__ = ["Cgroups"]
@@ -138,8 +137,7 @@ class _Mounted(NamedTuple):
 
 
 def _mount() -> _Mounted | None:
-    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    for mount in cgroup2_mounts(text):
+    for mount in cgroup2_mounts(mountinfo()):
         descriptor = _opened(mount)
         if descriptor is not None:
             # Above the root of our own cgroup namespace, which is as far as paths are told from here.

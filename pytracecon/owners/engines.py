@@ -32,7 +32,7 @@ class Refused(Exception):
     """No name from this engine, and why."""
 
 
-FAILURES = (OSError, HTTPException, msgspec.DecodeError, Refused)
+FAILURES = (OSError, HTTPException, msgspec.DecodeError, UnicodeDecodeError, Refused)
 """What asking may end with."""
 
 

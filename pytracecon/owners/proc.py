@@ -14,7 +14,7 @@ from pytracecon.clock import SECOND
 from pytracecon.text import decode as text
 from pytracecon.wire import PARENTS
 
-__all__ = ["Program", "parents_of", "program_of"]
+__all__ = ["Program", "args_in", "parents_of", "program_of", "stat_in"]
 
 _LONGEST = 4096
 _DELETED = " (deleted)"
@@ -36,11 +36,16 @@ def program_of(pid: int, born: int) -> Program | None:
             return None
     except OSError:  # it is gone, or hidden from us, or no descriptor is left to look
         return None
-    cut = len(args) > _LONGEST
-    parts = args[:_LONGEST].split(b"\0")
+    return Program(exe, *args_in(args))
+
+
+def args_in(raw: bytes) -> tuple[list[str] | None, bool | None]:
+    """Of the beginning of /proc/PID/cmdline, and whether there is more than is told."""
+    cut = len(raw) > _LONGEST
+    parts = raw[:_LONGEST].split(b"\0")
     if not cut and not parts[-1]:
         parts.pop()
-    return Program(exe, [text(part) for part in parts] or None, True if cut else None)
+    return [text(part) for part in parts] or None, True if cut else None
 
 
 def parents_of(pid: int, born: int) -> list[int]:
@@ -68,7 +73,12 @@ def _exe(pid: int) -> str | None:
 
 def _stat(pid: int) -> tuple[int, int]:
     """The parent, and the birth in ticks."""
-    fields = _read(f"/proc/{pid}/stat", _LONGEST).rpartition(b") ")[2].split()
+    return stat_in(_read(f"/proc/{pid}/stat", _LONGEST))
+
+
+def stat_in(raw: bytes) -> tuple[int, int]:
+    """Of a line of /proc/PID/stat, in which a process's name may hold anything."""
+    fields = raw.rpartition(b") ")[2].split()
     return int(fields[1]), int(fields[19])
 
 

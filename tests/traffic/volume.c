@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
@@ -194,25 +195,44 @@ static void hit(struct step *step)
 	done(step, count);
 }
 
+/* Until the connection of this number is due, at so many a second. */
+static void pace(const struct timespec *started, long made, long rate)
+{
+	struct timespec due = {started->tv_sec + made / rate, started->tv_nsec + made % rate * (1000000000 / rate)};
+
+	if (due.tv_nsec >= 1000000000) {
+		due.tv_sec++;
+		due.tv_nsec -= 1000000000;
+	}
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL) == EINTR)
+		;
+}
+
 /*
- * flood COUNT BYTES: both ends in one thread, as fast as it goes. Clients come from 127.1.0.0/16 in turn, or ports
- * would run out in TIME_WAIT.
+ * flood COUNT BYTES [RATE]: both ends in one thread, as fast as it goes, or so many a second. Clients come from
+ * 127.1.0.0/16 in turn, or ports would run out in TIME_WAIT.
  */
 static void flood(struct step *step)
 {
 	struct sockaddr_in server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 	long count = number(step, 1), bytes = number(step, 2), made = 0;
+	long rate = step->words > 3 ? number(step, 3) : 0;
 	socklen_t size = sizeof(server);
+	struct timespec started;
 
+	clock_gettime(CLOCK_MONOTONIC, &started);
 	if (bind(listener, (struct sockaddr *)&server, size) || listen(listener, 16) ||
 	    getsockname(listener, (struct sockaddr *)&server, &size))
 		abort();
 	for (; made < count; made++) {
 		struct sockaddr_in client = {.sin_family = AF_INET,
 					     .sin_addr.s_addr = htonl(0x7f010001 + made % 60000)};
-		int near = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), far;
+		int near, far;
 
+		if (rate)
+			pace(&started, made, rate);
+		near = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		setsockopt(near, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
 		if (!done(step, bind(near, (struct sockaddr *)&client, sizeof(client))) ||
 		    !done(step, connect(near, (struct sockaddr *)&server, size)) ||

@@ -455,9 +455,15 @@ def test_cgroup2_is_found_in_every_layout_of_mounts() -> None:
     ]
 
 
+@pytest.mark.parametrize("odd", ["a\rb", "a\u2028b", "a\x0bb\x1c\x85", "\udcff"])
+def test_only_a_newline_ends_a_line_of_the_table_of_mounts(odd: str) -> None:
+    row = f"36 35 0:39 / /home/{odd} rw,nosuid - fuse.sshfs {odd} rw\n38 31 0:38 / /mnt/{odd} rw - cgroup2 cgroup2 rw\n"
+    assert places.cgroup2_mounts(row) == [places.Mount(f"/mnt/{odd}", "/", os.makedev(0, 38))]
+
+
 @pytest.fixture
 def mount() -> str:
-    mounts = places.cgroup2_mounts(Path("/proc/self/mountinfo").read_text())
+    mounts = places.cgroup2_mounts(places.mountinfo())
     assert mounts, "these tests need a cgroup2 mount"
     return mounts[0].point
 

@@ -10,16 +10,16 @@ from pytracecon.ipvs_table import decided, parsed
 from pytracecon.translations import Translations
 
 HERE = 4026531840
-HEADER = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
-V6 = "fd99:0000:0000:0000:0000:0000:0000"
+HEADER = b"Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
+V6 = b"fd99:0000:0000:0000:0000:0000:0000"
 TABLE = [
     HEADER,
-    "TCP 0A000005 A112 0A630009 0050 C0A80201 0016 ESTABLISHED     899\n",
-    "TCP 0A000005 A113 0A630009 0050 C0A80201 0016 TIME_WAIT       119\n",
-    "TCP 0A000005 A114 0A630009 0050 C0A80201 0016 CLOSE             9\n",
-    "UDP 0A000005 A112 0A630009 0050 C0A80201 0035 UDP             299\n",
-    "IP  0A000005 0000 0A630009 0050 C0A80201 0000 NONE            299\n",
-    f"TCP {V6}:0005 A115 {V6}:0009 0050 {V6}:0001 1F90 ESTABLISHED     900 sip callid\n",
+    b"TCP 0A000005 A112 0A630009 0050 C0A80201 0016 ESTABLISHED     899\n",
+    b"TCP 0A000005 A113 0A630009 0050 C0A80201 0016 TIME_WAIT       119\n",
+    b"TCP 0A000005 A114 0A630009 0050 C0A80201 0016 CLOSE             9\n",
+    b"UDP 0A000005 A112 0A630009 0050 C0A80201 0035 UDP             299\n",
+    b"IP  0A000005 0000 0A630009 0050 C0A80201 0000 NONE            299\n",
+    b"TCP %s:0005 A115 %s:0009 0050 %s:0001 1F90 ESTABLISHED     900 sip callid\n" % (V6, V6, V6),
 ]
 
 
@@ -43,6 +43,13 @@ def test_their_later_events_have_the_service() -> None:
     event = Close(1, "0", "tcp", "out", "10.0.0.5", 41234, "10.99.0.9", 80, netns=HERE)
     known.complete(event)
     assert event.service == Endpoint("192.168.2.1", 22)
+
+
+def test_what_stands_behind_the_state_is_of_packets_and_may_be_any_bytes() -> None:
+    row = b"TCP 0A000005 A112 0A630009 0050 C0A80201 0016 ESTABLISHED     899 sip "
+    forged = b"\xe9@host\rTCP 0A000006 A112 0A630009 0050 0A000007 0016 ESTABLISHED     899\x1c\x85\n"
+    (told,) = parsed([HEADER, row + forged, b"\n"], HERE)
+    assert told.client == (raw("10.0.0.5"), 41234)
 
 
 def test_a_namespace_without_a_process_has_nobody_to_tell_of() -> None:

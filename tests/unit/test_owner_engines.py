@@ -83,6 +83,11 @@ def test_an_answer_that_comes_byte_by_byte_ends_when_its_time_is_over(
     thread.join()
 
 
+def test_an_answer_that_is_no_text_is_a_failure_like_others(talk: Talk) -> None:
+    with pytest.raises(engines.FAILURES):
+        talk.answered(b"HTTP/1.0 200 OK\r\n\r\n" + BODY.replace(b"shop", b"sh\xdfp"))
+
+
 HEADS = st.sampled_from(
     [
         b"",

@@ -113,3 +113,8 @@ def test_an_apostrophe_of_its_own_is_kept() -> None:
 )
 def test_width_is_what_a_terminal_takes(shown: str, columns: int) -> None:
     assert text.width(shown) == columns
+
+
+@pytest.mark.parametrize("shown", [r"\U00110000", r"\Uffffffff", r"\x1", r"\u12", "\\"])
+def test_what_is_no_escape_of_ours_stays_as_it_is(shown: str) -> None:
+    assert text.restore(shown) == text.restore_cell(shown) == shown

@@ -1,0 +1,157 @@
+"""A tracer that runs for long stays as large as it was, and tells all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from traffic.actor import DEADLINE
+from traffic.end import listen
+from traffic.resolver import Place
+from traffic.usage import Usage
+
+TOP = Path(__file__).parents[2]
+RATE = 520
+"""Connections a second of the flood, so that with the pauses to look around they are 500."""
+EVENTS_EACH = 5
+CHURN = 20
+"""A second, of processes that are gone at once and of names that were never asked for: in half an hour, every table has
+as many as it remembers."""
+EVENT = re.compile(rb'^\{"event":"(\w+)"', re.MULTILINE)
+
+
+class Growing:
+    """A file that somebody writes: what was read of it takes no more room on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kinds: Counter[str] = Counter()
+        self._read = 0
+
+    def read(self) -> None:
+        """Count the whole lines that are new, by their kind."""
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        kinds = Counter(EVENT.findall(whole))
+        assert sum(kinds.values()) == whole.count(b"\n"), "no line is torn"
+        self.kinds.update({kind.decode(): count for kind, count in kinds.items()})
+        self._read += len(whole)
+        if room := self._read & ~0xFFFF:
+            subprocess.run(["fallocate", "--punch-hole", "-l", str(room), self.path], check=True)
+
+    @property
+    def rest(self) -> int:
+        """Bytes that are no whole line."""
+        return self.path.stat().st_size - self._read
+
+
+def growth(samples: list[tuple[float, float]]) -> float:
+    """How much more there is at the end than at the start, by the line that fits best."""
+    middle = sum(at for at, _ in samples) / len(samples)
+    mean = sum(value for _, value in samples) / len(samples)
+    spread = sum((at - middle) ** 2 for at, _ in samples)
+    slope = sum((at - middle) * (value - mean) for at, value in samples) / spread
+    return slope * (samples[-1][0] - samples[0][0])
+
+
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
+@pytest.mark.parametrize(
+    ("rounds", "seconds"), [(2, 1), pytest.param(360, 10, marks=pytest.mark.long)], ids=["seconds", "an hour"]
+)
+def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
+    place: Place, tmp_path: Path, rounds: int, seconds: int
+) -> None:
+    """All default events, names and owners of 500 connections a second, JSON to a file."""
+    output = Growing(tmp_path / "events.json")
+    notes = open(os.environ.get("PYTRACECON_SOAK", os.devnull), "w")  # noqa: SIM115 - to watch it by
+    command = [sys.executable, "-m", "pytracecon", "--format", "json", "-v", "--netns", place.path]
+    process = subprocess.Popen([*command, "-o", output.path], stderr=subprocess.PIPE, text=True, cwd=TOP)
+    try:
+        assert process.stderr
+        while not (line := process.stderr.readline()).startswith("pytracecon: tracing"):
+            assert line, "it ended before it traced anything"
+        server = place.actor("server")
+        listener = listen(server, backlog=128)
+        churn = CHURN * seconds
+        made = asked = 0
+        samples: list[tuple[float, Usage]] = []
+        started = time.monotonic()
+        for number in range(rounds):
+            flood, visitor = place.actor("flood"), place.actor("visitor")
+            flood.begin("flood", RATE * seconds, 5, RATE)
+            server.begin("serve", listener.socket, churn, 1, 0, "last")
+            visitor.do("lookups", churn, f"host#-{number}.test", 4)
+            made += visitor.do("hit", churn, *listener.address, "brief").result
+            assert server.finish().result == churn
+            made += flood.finish().result
+            asked += churn
+            flood.kill()
+            visitor.kill()
+            await_all_read(output, made)
+            samples.append((time.monotonic() - started, Usage.of(process.pid)))
+            state = {"at": samples[-1][0], "made": made, "events": output.kinds.total(), **samples[-1][1].as_json()}
+            print(json.dumps(state), file=notes, flush=True)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+        notes.close()
+    output.read()
+    assert output.rest == 0
+    assert_all_told(output.kinds, said, made, asked)
+    assert_flat(samples, long=rounds * seconds > DEADLINE)
+
+
+def await_all_read(output: Growing, made: int) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while told(output.kinds) < made * EVENTS_EACH and time.monotonic() < deadline:
+        time.sleep(0.05)
+        output.read()
+
+
+def told(kinds: Counter[str]) -> int:
+    return sum(kinds[kind] for kind in ("connect", "established", "accept", "close", "failed"))
+
+
+def assert_all_told(kinds: Counter[str], said: str, made: int, asked: int) -> None:
+    assert kinds["lost"] == 0, said
+    assert [kinds[kind] for kind in ("connect", "established", "accept", "close")] == [made, made, made, 2 * made]
+    assert kinds["lookup"] >= asked
+    assert f"{kinds.total()} events" in said
+    assert "none lost" in said
+    assert f"{kinds.total()} events wanted = {kinds.total()} delivered + 0 lost in the ring" in said
+
+
+MEGABYTE = 1 << 20
+OF_OTHERS = 16
+"""Elements that the rest of the machine may add meanwhile: listeners of every namespace are in the map."""
+
+
+def assert_flat(samples: list[tuple[float, Usage]], *, long: bool) -> None:
+    """`long` enough that a slope says something: the first half fills what has a limit of its own."""
+    first = samples[0][1]
+    assert {usage.descriptors for _, usage in samples} == {first.descriptors}
+    assert {usage.threads for _, usage in samples} == {first.threads}
+    assert {usage.memlock for _, usage in samples} == {first.memlock}
+    assert all(usage.elements.get("socks", 0) == 0 for _, usage in samples), "all connections are over"
+    assert all(usage.pss < 200 * MEGABYTE for _, usage in samples)
+    if not long:
+        return
+    settled = samples[len(samples) // 2 :]
+    for name in ("rss", "pss"):
+        assert growth([(at, float(getattr(usage, name))) for at, usage in settled]) < 2 * MEGABYTE, name
+    for name in ("listeners", "syscall_attempt", "uring_attempts", "calls"):
+        values = [(at, float(usage.elements[name])) for at, usage in settled if name in usage.elements]
+        assert not values or growth(values) < OF_OTHERS, name
