@@ -32,7 +32,7 @@ static __always_inline void give_first_path(const struct sock *sk, const struct 
 
 static __always_inline int on_accept(const struct sock *sk)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct sock_state *state, fresh = {};
 	__u8 protocol = protocol_of(sk);
 

@@ -26,7 +26,7 @@ struct {
 /* The one that runs now; of an older program nothing is known but who has it. */
 static __always_inline struct process *process_of(struct task_struct *task)
 {
-	__u32 pid = BPF_CORE_READ(task, tgid);
+	__u32 pid = READ_TASK(task, tgid);
 	__u64 since = born(task);
 	struct process fresh = {.born = since, .origin_born = since, .origin_pid = pid};
 	struct process *known = bpf_map_lookup_elem(&processes, &pid);
@@ -49,7 +49,7 @@ static __always_inline void tell(struct process *process, struct task_struct *ta
 	event->image = process->image;
 	event->born = process->born;
 	event->origin_born = process->origin_born;
-	event->pid = BPF_CORE_READ(task, tgid);
+	event->pid = READ_TASK(task, tgid);
 	event->origin_pid = process->origin_pid;
 	__builtin_memset(event->parents, 0, sizeof(event->parents));
 	for (at = 0; at < PARENTS; at++) {

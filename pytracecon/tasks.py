@@ -15,15 +15,14 @@ class Task:
     def __init__(self, what: str, function: Callable[[], None]) -> None:
         self._function = function
         self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self.run, name=f"pytracecon: {what}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"pytracecon: {what}", daemon=True)
 
     def begin(self) -> None:
         """Again: nothing."""
         if self._thread.ident is None:
             self._thread.start()
 
-    def run(self) -> None:
-        """In this thread, instead of begin()."""
+    def _run(self) -> None:
         try:
             self._function()
         except BaseException as error:  # noqa: BLE001 - result() raises it

@@ -37,6 +37,8 @@ class Session:
 
     output: Output
     sink: Sink
+    _signals: Signals
+    _notifier: Notifier
 
     # No dataclass: what makes one takes as long to import as all that a start needs besides.
     def __init__(

@@ -49,6 +49,7 @@ def test_the_wheel_serves_every_later_python_of_this_platform(wheel: Path) -> No
 def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
+        "pytracecon/_events.abi3.so",
         "pytracecon/_ring.abi3.so",
         f"pytracecon/bpf/pytracecon-{os.uname().machine}.bpf.o",
         "pytracecon/py.typed",
