@@ -32,13 +32,23 @@ def peak_rss_kb(pid: int) -> int:
 
 def bpf_run_time_ns(pid: int) -> int:
     """Run time of all BPF programs that the process holds, while the kernel measures it (`BpfStats`)."""
-    programs: dict[str, int] = {}
+    return sum(_each_once(pid, "prog_id", "run_time_ns").values())
+
+
+def map_bytes(pid: int) -> int:
+    """What the kernel says that the process's BPF maps take, each of them once."""
+    return sum(_each_once(pid, "map_id", "memlock").values())
+
+
+def _each_once(pid: int, identity: str, fact: str) -> dict[str, int]:
+    """One fact of all open descriptors that have it. One thing may have several."""
+    found: dict[str, int] = {}
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(FileNotFoundError):
             facts = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
-            if "run_time_ns" in facts:
-                programs[facts["prog_id"]] = int(facts["run_time_ns"])
-    return sum(programs.values())
+            if identity in facts and fact in facts:
+                found[facts[identity]] = int(facts[fact])
+    return found
 
 
 def descriptors(pid: int) -> list[str]:

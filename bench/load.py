@@ -30,15 +30,19 @@ class Load:
 
 class Generator:
     def __init__(self, folder: Path) -> None:
-        self._program = folder / "generator"
-        source = Path(__file__).with_name("generator.c")
-        subprocess.run(
-            ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self._program, source], check=True
-        )
+        self._program = compiled("generator", folder, "-pthread")
 
-    def run(self, connections: int, first: str) -> Load:
-        """`first`, "client" or "server", closes first."""
-        done = subprocess.run(
-            [self._program, str(connections), first, str(CPU)], check=True, stdout=subprocess.PIPE, text=True
-        )
+    def run(self, connections: int, first: str, *, cpus: tuple[int, ...] = (CPU,), rate: float = 0) -> Load:
+        """`first`, "client" or "server", closes first. A thread a CPU; together so many a second, or all they can."""
+        command = [str(self._program), str(connections), first, ",".join(map(str, cpus)), str(rate)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return Load(**json.loads(done.stdout))
+
+
+def compiled(name: str, folder: Path, *options: str) -> Path:
+    """A program of this folder, in C."""
+    program = folder / name
+    source = Path(__file__).with_name(f"{name}.c")
+    command = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", str(program), str(source)]
+    subprocess.run(command, check=True)
+    return program

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench import kernel
 from bench.load import Generator
-from bench.tracers import Pytracecon, Tcplife, TcplifeOnTerminal
+from bench.tracers import OnTerminal, Pytracecon, Tcplife, Tcpstates, Tracer
 
 Raw = dict[str, Any]
 
@@ -26,10 +26,10 @@ class Bench:
     def start(self, times: int) -> Raw:
         """From starting the process until it traces: the line that says so; tcplife's header. And the CPU of it."""
         self._ours().stop()  # leaves compiled modules behind, and both in the page cache
-        TcplifeOnTerminal(self._folder).stop()
+        OnTerminal(Tcplife).stop()
         raw: Raw = {side: {"seconds": [], "cpu_ns": []} for side in ("pytracecon", "tcplife")}
         for _ in range(times):
-            for start in (self._ours, lambda: TcplifeOnTerminal(self._folder)):
+            for start in (self._ours, lambda: OnTerminal(Tcplife)):
                 with start() as tracer:
                     raw[tracer.name]["seconds"].append(tracer.start_s)
                     raw[tracer.name]["cpu_ns"].append(tracer.start_cpu_ns)
@@ -60,15 +60,16 @@ class Bench:
         }
 
     def cost(self, connections: int, first: str) -> Raw:
-        """One alternation: the load with nothing, with tcplife, with pytracecon."""
+        """One alternation: the load with nothing, then with each of the sides."""
         nothing = self._generator.run(connections, first)
         return {
             "nothing": {"generator": nothing.as_json()},
             "tcplife": self._under_load(Tcplife(self._folder), connections, first),
+            "tcpstates": self._under_load(Tcpstates(self._folder), connections, first),
             "pytracecon": self._under_load(self._ours(), connections, first),
         }
 
-    def _under_load(self, tracer: Tcplife | Pytracecon, connections: int, first: str) -> Raw:
+    def _under_load(self, tracer: Tracer, connections: int, first: str) -> Raw:
         with tracer:
             tracer.pin()
             tracer.settle()
@@ -83,6 +84,7 @@ class Bench:
                 "cpu_ns": cpu_ns,
                 "bpf_ns": bpf_ns,
                 "rows": tracer.rows(),
+                "rows of the generator": tracer.rows_of(load.pid),
                 "lost": tracer.lost(),
             }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import kernel
-from bench.load import CPU
+from bench.load import CPU, compiled
 from bench.tracers import Pytracecon
 
 Raw = dict[str, Any]
@@ -35,13 +35,9 @@ class Names:
     def __init__(self, python: str, folder: Path) -> None:
         self._python = python
         self._folder = folder
-        self._program = folder / "lookups"
+        self._program = compiled("lookups", folder)
         self._hosts = folder / "hosts"
         self._hosts.write_text(HOSTS)
-        source = Path(__file__).with_name("lookups.c")
-        subprocess.run(
-            ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", self._program, source], check=True
-        )
 
     def _look_up(self, way: str, count: int, rate: int) -> Lookups:
         command = [self._program, way, count, rate, CPU, self._hosts]

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.load import compiled
 from bench.tracers import CPU
 
 Raw = dict[str, Any]
 
-PROCESSES = 10
+PAIRS_OF_A_PROCESS = 4_000
+"""Fewer than half of the descriptors that a process may have where nobody has raised that."""
+LEAST_PROCESSES = 10
 TIMES = 10
 
 
@@ -37,10 +40,8 @@ def measure(python: str, folder: Path, connections: int) -> Raw:
 @contextmanager
 def crowd(folder: Path, pairs: int) -> Iterator[None]:
     """So many connections are open while this is."""
-    program = folder / "crowd"
-    source = Path(__file__).with_name("crowd.c")
-    subprocess.run(["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
-    command = [str(program), str(pairs), str(PROCESSES)]
+    processes = max(LEAST_PROCESSES, -(-pairs // PAIRS_OF_A_PROCESS))
+    command = [str(compiled("crowd", folder)), str(pairs), str(processes)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True, text=True) as crowd:
         if crowd.stdout is None or crowd.stdout.readline() != "ready\n":

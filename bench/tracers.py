@@ -1,4 +1,4 @@
-"""The two sides: each a process that traces into a file, from its start to its end."""
+"""The sides: each a process that traces into a file, from its start to its end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
@@ -26,7 +27,7 @@ _IDLE_BELOW_NS = 1_000_000
 _SETTLED_WITHIN = 5.0
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """As a user's: with compiled modules kept, as an installed package has them."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -35,20 +36,34 @@ class Tracer:
     """A process that traces as soon as its constructor returns."""
 
     name: str
+    patience: float = TIMEOUT
+    """Seconds in which it must get ready."""
 
-    def __init__(self, command: list[str], output: Path, *, stdout: int | IO[bytes], stderr: int | IO[bytes]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        output: Path,
+        *,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        extra: dict[str, str] | None = None,
+    ) -> None:
         self.output = output
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=_environment()
+            command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment() | (extra or {})
         )
         self.pid = self._process.pid
 
     def await_line(self, said: int, beginning: bytes) -> float:
         """Seconds from the start to the moment when a line that begins so came out of `said`."""
+        return self.await_output(said, lambda heard: any(line.startswith(beginning) for line in heard.splitlines()))
+
+    def await_output(self, said: int, enough: Callable[[bytes], bool]) -> float:
+        """Seconds from the start to the moment when what came out of `said` was enough."""
         heard = b""
-        deadline = self._started + TIMEOUT
-        while not any(line.startswith(beginning) for line in heard.splitlines()):
+        deadline = self._started + self.patience
+        while not enough(heard):
             readable, _, _ = select.select([said], [], [], max(0.0, deadline - time.monotonic()))
             part = b""
             with suppress(OSError):  # of a terminal: nobody has its other end any more
@@ -61,6 +76,9 @@ class Tracer:
 
     def pin(self) -> None:
         os.sched_setaffinity(self.pid, {CPU})
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
 
     def settle(self) -> None:
         """Until it has nothing left to do; not for ever, as other traffic of the machine may keep it busy."""
@@ -93,9 +111,16 @@ class Tracer:
         """How many it wrote, for whatever process; after `stop()`."""
         raise NotImplementedError
 
-    def lost(self) -> int:
-        """How many it says that it lost; after `stop()`."""
+    def rows_of(self, pid: int) -> int:
+        """How many of them are of the generator, which has this number."""
         raise NotImplementedError
+
+    def losses(self) -> Counter[str]:
+        """How many it says that it lost, by where; after `stop()`."""
+        raise NotImplementedError
+
+    def lost(self) -> int:
+        return sum(self.losses().values())
 
 
 class Pytracecon(Tracer):
@@ -113,16 +138,25 @@ class Pytracecon(Tracer):
         # Its last line finds a closed pipe, which it does not mind.
 
     def rows(self) -> int:
-        return self.output.read_bytes().count(b"\n")
+        return lines(self.output)
 
-    def lost(self) -> int:
-        return self.events_of(0)["lost"]
+    def losses(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        with self.output.open("rb") as rows:
+            for row in rows:
+                if row.startswith(b'{"event":"lost"'):
+                    event = json.loads(row)
+                    found[event["where"]] += event["count"]
+        return found
+
+    def rows_of(self, pid: int) -> int:
+        return lines(self.output, b'"pid":%d,' % pid)  # quicker than `events_of`
 
     def events_of(self, pid: int) -> Counter[str]:
         """How many of each kind are of that process; `lost`: how many are missing, of whatever process."""
         found: Counter[str] = Counter()
-        with self.output.open(encoding="utf-8") as lines:
-            for line in lines:
+        with self.output.open(encoding="utf-8") as rows:
+            for line in rows:
                 event = json.loads(line)
                 if event["event"] == "lost":
                     found["lost"] += event["count"]
@@ -131,42 +165,64 @@ class Pytracecon(Tracer):
         return found
 
 
-class Tcplife(Tracer):
-    name = "tcplife"
+class LibbpfTool(Tracer):
+    """One of libbpf-tools. `by_line`: it writes each row at once, not only when stdio's buffer is full."""
 
-    def __init__(self, folder: Path) -> None:
-        output = folder / "tcplife.txt"
-        self._complaints = folder / "tcplife.stderr"
+    header: bytes
+
+    def __init__(self, folder: Path, *, by_line: bool = False) -> None:
+        output = folder / f"{self.name}.txt"
+        self._complaints = folder / f"{self.name}.stderr"
+        command = ["stdbuf", "-oL", self.name] if by_line else [self.name]
         with output.open("wb") as file, self._complaints.open("wb") as complaints:
-            super().__init__(["tcplife"], output, stdout=file, stderr=complaints)
+            super().__init__(command, output, stdout=file, stderr=complaints)
         # Its header stays in stdio's buffer. What it polls is made after it has attached.
         while "anon_inode:[eventpoll]" not in kernel.descriptors(self.pid):
-            if self._process.poll() is not None or time.monotonic() > self._started + TIMEOUT:
+            if self._process.poll() is not None or time.monotonic() > self._started + self.patience:
                 self._process.kill()
                 self._process.wait()
-                raise RuntimeError(f"tcplife did not get ready; it said: {self._complaints.read_text()}")
+                raise RuntimeError(f"{self.name} did not get ready; it said: {self._complaints.read_text()}")
             time.sleep(0.002)
 
     def rows(self) -> int:
-        return self.output.read_bytes().count(b"\n") - 1  # a header
+        return lines(self.output) - 1  # a header
 
-    def lost(self) -> int:
-        return sum(int(count) for count in re.findall(r"lost (\d+) events", self._complaints.read_text()))
+    def rows_of(self, pid: int) -> int:
+        return lines(self.output, b"%d " % pid)  # its column is as wide as that at least
+
+    def losses(self) -> Counter[str]:
+        told = sum(int(count) for count in re.findall(r"lost (\d+) events", self._complaints.read_text()))
+        return Counter({"buffer": told} if told else {})
 
 
-class TcplifeOnTerminal(Tracer):
-    """To see when it is ready: its header comes at once."""
-
+class Tcplife(LibbpfTool):
     name = "tcplife"
+    header = b"PID"
 
-    def __init__(self, _folder: Path) -> None:
+
+class Tcpstates(LibbpfTool):
+    name = "tcpstates"
+    header = b"SKADDR"
+
+
+class OnTerminal(Tracer):
+    """To see when it is ready: the header of one of libbpf-tools comes at once."""
+
+    def __init__(self, tool: type[LibbpfTool]) -> None:
+        self.name = tool.name
         here, there = pty.openpty()
-        super().__init__(["tcplife"], Path(os.devnull), stdout=there, stderr=there)
+        super().__init__([tool.name], Path(os.devnull), stdout=there, stderr=there)
         os.close(there)
         self._terminal = here
-        self.start_s = self.await_line(here, b"PID")
+        self.start_s = self.await_line(here, tool.header)
         self.start_cpu_ns = kernel.cpu_ns(self.pid)
 
     def stop(self) -> None:
         super().stop()
         os.close(self._terminal)
+
+
+def lines(path: Path, mark: bytes = b"") -> int:
+    """How many have the mark."""
+    with path.open("rb") as file:
+        return sum(mark in line for line in file)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import logging
 import os
 import threading
 from collections import deque
@@ -41,7 +40,9 @@ from pytracecon._libbpf_btf import KERNEL_BTF, NO_KERNEL_BTF, Btf
 from pytracecon._libbpf_file import cause, dlopen_file, dlopen_system, require_regular
 from pytracecon._libbpf_map import Map
 from pytracecon._libbpf_objects import Link, Object, Program
+from pytracecon._ring import lib as quiet
 from pytracecon.errors import MissingBTF
+from pytracecon.logs import DEBUG, INFO, WARNING, is_debugged, logger
 from pytracecon.refusals import caused_by
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KERNEL_BTF", "Btf", "Libbpf", "Link", "Map", "Message", "Object", "Program", "open_library"]
 
-logger = logging.getLogger("pytracecon.libbpf")
-logger.addHandler(logging.NullHandler())  # or logging's handler of last resort would print warnings on standard error
+_LOGGER = "pytracecon.libbpf"
 
 
 class Message(NamedTuple):
@@ -65,13 +65,41 @@ class _Heard(threading.local):
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.kept: deque[Message] | None = None
         self.raised: BaseException | None = None
         self.trying = False
 
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # in the order of enum libbpf_print_level
-_DEBUG = 2  # hundreds of messages for each object: not even formatted unless wanted
+_LEVELS = (WARNING, INFO, DEBUG)  # in the order of enum libbpf_print_level
 _KEPT_LENGTH = 4096  # of a message in Libbpf.messages: a verifier log can have megabytes
+
+
+def _note(level: int, text: int | None, args: int | None) -> int:
+    """Take what libbpf prints: only note it, since an exception in a callback has nowhere to go; call() logs it.
+
+    A va_list parameter is one pointer to the ABI's state, on x86-64 (an array decays) as on arm64 (a struct above
+    16 bytes goes by reference), so it can be passed on as it came, once.
+    """
+    try:
+        line = c_char_p()
+        if _libc.vasprintf(byref(line), c_void_p(text), c_void_p(args)) < 0:
+            return 0
+        said = (line.value or b"").decode(errors="replace").removeprefix("libbpf: ").rstrip("\n")
+        _libc.free(line)
+        _heard.messages.append(Message(_LEVELS[level], said))
+        if _heard.kept is not None:
+            _heard.kept.append(Message(_LEVELS[level], said[:_KEPT_LENGTH]))
+    except BaseException as error:  # noqa: BLE001 - call() raises it
+        _heard.raised = error
+    return 0
+
+
+_heard = _Heard()
+_libc = ctypes.CDLL(None)
+_print = PRINT_FUNCTION(_note)
+_quiet_print = int(quiet.quiet_before(ctypes.cast(_print, c_void_p).value or 0))
+"""For every libbpf of this process. Details do not get as far as Python unless somebody wants them: a start has
+thousands of them."""
 
 
 class Libbpf:
@@ -82,8 +110,6 @@ class Libbpf:
         self.version: tuple[int, int] = (library.libbpf_major_version(), library.libbpf_minor_version())
         self.messages: deque[Message] = deque(maxlen=50)
         """The last that libbpf said, in whatever thread."""
-        self._heard = _Heard()
-        self._libc = ctypes.CDLL(None)
         self._functions: dict[str, tuple[Callable[..., Any], Callable[[Any], int]]] = {}
         for prototype in PROTOTYPES:
             try:
@@ -95,8 +121,7 @@ class Libbpf:
             function.restype = prototype.restype
             function.argtypes = prototype.argtypes
             self._functions[prototype.name] = (function, prototype.failed)
-        self._print = PRINT_FUNCTION(self._note)  # kept: libbpf calls it from now on
-        self.call("libbpf_set_print", self._print)
+        self.call("libbpf_set_print", PRINT_FUNCTION(_quiet_print))
 
     def has(self, name: str) -> bool:
         """Whether this libbpf has a function that is newer than the floor."""
@@ -104,20 +129,23 @@ class Libbpf:
 
     def call(self, name: str, *args: Any) -> Any:
         """Call a function of the table. Every call to libbpf goes through here; OSError if it failed."""
-        heard = self._heard
+        heard = _heard
         heard.messages = []
+        heard.kept = self.messages
         if name not in self._functions:
             since = next(prototype.since for prototype in PROTOTYPES if prototype.name == name)
             raise OSError(errno.ENOSYS, f"{name} needs libbpf {since[0]}.{since[1]}, this is {self.version_text}")
         function, failed = self._functions[name]
+        quiet.quiet_let_through(is_debugged(_LOGGER))
         ctypes.set_errno(0)  # or a NULL without errno would be blamed on an older failure
         result = function(*args)
         code = failed(result)
         if heard.raised is not None:
             raised, heard.raised = heard.raised, None
             raise raised
-        for message in heard.messages:
-            logger.log(logging.DEBUG if heard.trying else message.level, "%s", message.text)
+        if heard.messages and (not heard.trying or is_debugged(_LOGGER)):
+            for message in heard.messages:
+                logger(_LOGGER).log(DEBUG if heard.trying else message.level, "%s", message.text)
         if code:
             raise OSError(code, f"{name}: {self.strerror(code)}")
         return result
@@ -125,36 +153,16 @@ class Libbpf:
     @contextmanager
     def trying(self) -> Iterator[None]:
         """A failure is an answer here, and its exception says all: libbpf's warnings are logged as details."""
-        before, self._heard.trying = self._heard.trying, True
+        before, _heard.trying = _heard.trying, True
         try:
             yield
         finally:
-            self._heard.trying = before
-
-    def _note(self, level: int, text: int | None, args: int | None) -> int:
-        """Take what libbpf prints: only note it, since an exception in a callback has nowhere to go; call() logs it.
-
-        A va_list parameter is one pointer to the ABI's state, on x86-64 (an array decays) as on arm64 (a struct above
-        16 bytes goes by reference), so it can be passed on as it came, once.
-        """
-        try:
-            if level == _DEBUG and not logger.isEnabledFor(logging.DEBUG):
-                return 0
-            line = c_char_p()
-            if self._libc.vasprintf(byref(line), c_void_p(text), c_void_p(args)) < 0:
-                return 0
-            said = (line.value or b"").decode(errors="replace").removeprefix("libbpf: ").rstrip("\n")
-            self._libc.free(line)
-            self._heard.messages.append(Message(_LEVELS[level], said))
-            self.messages.append(Message(_LEVELS[level], said[:_KEPT_LENGTH]))
-        except BaseException as error:  # noqa: BLE001 - call() raises it
-            self._heard.raised = error
-        return 0
+            _heard.trying = before
 
     @property
     def said(self) -> tuple[Message, ...]:
         """What libbpf said during the last call in this thread."""
-        return tuple(self._heard.messages)
+        return tuple(_heard.messages)
 
     @property
     def version_text(self) -> str:
@@ -171,15 +179,25 @@ class Libbpf:
         return text.value.decode(errors="replace")
 
     def open_object(
-        self, image: bytes, *, name: str = "pytracecon", btf: str | None = None, log_level: int = 0
+        self,
+        image: bytes,
+        *,
+        name: str = "pytracecon",
+        btf: str | None = None,
+        types: str | None = None,
+        log_level: int = 0,
     ) -> Object:
-        """Open (not load) the BPF object in `image`; `btf` replaces the kernel's BTF for relocation. MissingBTF."""
+        """Open (not load) the BPF object in `image`; `btf` replaces the kernel's BTF for relocation. MissingBTF.
+
+        `types` does so too, and is known to be right; it is read when the object is loaded.
+        """
         if btf is not None:
             self.parse_btf(btf).close()
+        by = types if btf is None else btf
         opts = OpenOpts(
             sz=ctypes.sizeof(OpenOpts),
             object_name=name.encode(),
-            btf_custom_path=None if btf is None else os.fsencode(btf),
+            btf_custom_path=None if by is None else os.fsencode(by),
             kernel_log_level=log_level,
         )
         # libbpf is done with `image` when this returns (it calls bpf_object__elf_finish), and copies the paths.

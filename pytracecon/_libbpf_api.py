@@ -201,6 +201,7 @@ PROTOTYPES = (
     Prototype("bpf_program__autoload", c_bool, (c_void_p,), never),
     Prototype("bpf_program__set_autoload", c_int, (c_void_p, c_bool), negative),
     Prototype("bpf_program__set_expected_attach_type", c_int, (c_void_p, c_int), negative),
+    Prototype("bpf_program__insn_cnt", c_size_t, (c_void_p,), never),
     Prototype("bpf_program__fd", c_int, (c_void_p,), negative),
     Prototype("bpf_program__attach", c_void_p, (c_void_p,), null),
     Prototype("bpf_program__attach_kprobe", c_void_p, (c_void_p, c_bool, c_char_p), null),

@@ -106,6 +106,11 @@ class Program:
     def autoload(self, value: bool) -> None:
         self._call("bpf_program__set_autoload", value)
 
+    @property
+    def length(self) -> int:
+        """Before loading: its instructions, without those of functions that it calls."""
+        return int(self._call("bpf_program__insn_cnt"))
+
     def expect(self, attach_type: int) -> None:
         """Before loading: what it will be attached as, where the section's name does not say it to this libbpf."""
         self._call("bpf_program__set_expected_attach_type", attach_type)

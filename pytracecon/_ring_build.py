@@ -3,7 +3,8 @@
 Python has no acquire and release ordering, and on arm64 a ring cannot be read without. `ring.c` copies the records out
 as they are, many in one call, and may sort them by kind on the way. `json_lines.c` writes what JSON most of them make;
 all else is Python's. `confined.c` is the child in which uretprobes are tried: between fork() and exit no Python may
-run.
+run. `quiet.c` holds back what libbpf says and nobody wants to know, `kernel_types.c` the types of the kernel that no
+program asks for.
 """
 
 from pathlib import Path
@@ -87,16 +88,25 @@ ffibuilder.cdef(
     confined confined_start(void);
     int confined_end(confined child);
     uintptr_t confined_target(void);
+
+    uintptr_t quiet_before(uintptr_t print);
+    void quiet_let_through(int details);
+
+    int few_types(const unsigned char *kernel, size_t kernel_size, const unsigned char *image, size_t image_size,
+                  int out);
     """
 )
 
 ffibuilder.set_source(
     "pytracecon._ring",
     r"""
+    #include <elf.h>
     #include <errno.h>
     #include <fcntl.h>
+    #include <stdarg.h>
     #include <stddef.h>
     #include <stdint.h>
+    #include <stdlib.h>
     #include <string.h>
     #include <sys/prctl.h>
     #include <sys/resource.h>
@@ -104,6 +114,7 @@ ffibuilder.set_source(
     #include <sys/wait.h>
     #include <time.h>
     #include <unistd.h>
+    #include <linux/btf.h>
     #include <linux/filter.h>
     #include <linux/seccomp.h>
     #include <linux/types.h>
@@ -111,7 +122,9 @@ ffibuilder.set_source(
     """
     + (HERE / "ring.c").read_text(encoding="utf-8")
     + (HERE / "json_lines.c").read_text(encoding="utf-8")
-    + (HERE / "confined.c").read_text(encoding="utf-8"),
+    + (HERE / "confined.c").read_text(encoding="utf-8")
+    + (HERE / "quiet.c").read_text(encoding="utf-8")
+    + (HERE / "kernel_types.c").read_text(encoding="utf-8"),
     include_dirs=[str(HERE.parent / "bpf"), str(HERE)],
     extra_compile_args=["-O2"],
 )

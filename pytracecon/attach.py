@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pytracecon import tracefs
-from pytracecon.errors import UnsupportedKernel
+from pytracecon.errors import MissingPrivilege, UnsupportedKernel
 from pytracecon.filters.places import cgroup2_mounts, mountinfo
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ def attach(program: _libbpf.Program) -> _libbpf.Link:
         category, _, name = place.partition("/")
         try:
             event = tracefs.open_tracepoint(category, name)
+        except PermissionError as error:
+            text = f"tracepoint {place} needs CAP_SYS_ADMIN, or tracefs where this user may read it"
+            raise MissingPrivilege(f"{text}: run as root (sudo)") from error
         except OSError as error:
             raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
         return program.attach_perf_event(event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 
 SECOND = 1_000_000_000
@@ -47,6 +46,8 @@ wall_offset = WallOffset()
 
 @lru_cache(maxsize=64)
 def _utc_second(second: int) -> str:
+    from datetime import UTC, datetime  # noqa: PLC0415 - no start waits for it
+
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

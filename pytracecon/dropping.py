@@ -39,12 +39,14 @@ KEEP = ("needs", "none")
 """What stays: what the needs of the tracers use, or as good as nothing."""
 
 _OURS = "pytracecon: imports"
-_ENDS_WITHIN = 30.0  # seconds, for a thread of ours that is about to end: an emulated machine takes its time
+_ENDS_WITHIN = 30.0  # seconds, for a thread of ours that imports: an emulated machine takes its time
+_GONE_WITHIN = 2.0  # seconds, for the kernel to let go of it
 _READS_ALL = "CAP_DAC_READ_SEARCH"
 _PROG_LOAD, _KPROBE = 5, 2  # BPF_PROG_LOAD, BPF_PROG_TYPE_KPROBE of linux/bpf.h
 _CLONE_NEWUTS = 0x04000000
 _PR_SET_KEEPCAPS = 8
 _SOMEBODY = 65_533
+_BECOMING = "becoming another user"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,20 +89,22 @@ def drop_privileges(
     names = {name for each in stays for name in each.capabilities if name in have}
     if found is not None and found.pw_uid != 0:
         names.discard("CAP_DAC_OVERRIDE")  # with it, that user would be root again
-    if found is not None and found.pw_uid != os.geteuid():
-        become(found.pw_uid, found.pw_gid, os.getgrouplist(found.pw_name, found.pw_gid))
-    if closed := _closed_to(names):
-        _explain_imports(closed, keep, have)
-        names.add(_READS_ALL)
-        stays.append(_importing(closed))
     try:
+        if found is not None and found.pw_uid != os.geteuid():
+            become(found.pw_uid, found.pw_gid, os.getgrouplist(found.pw_name, found.pw_gid))
+        if closed := _closed_to(names):
+            _refuse_imports(closed, keep, have)
+            names.add(_READS_ALL)
+            stays.append(_importing(closed))
         bounded = capabilities.forget(names)
+    except PytraceconError:
+        raise
     except OSError as error:
         raise PrivilegesKept(f"privileges cannot be dropped: {error.filename}: {error.strerror}") from error
     _verify(names, bounded=bounded)
     uses = {name: [each.need for each in stays if name in each.capabilities] for name in sorted(names)}
     return Dropped(
-        _name(os.geteuid()),
+        found.pw_name if found is not None else ("root", str(os.geteuid()))[os.geteuid() > 0],
         uses,
         list(dict.fromkeys(each.costs for each in wanted if not names.issuperset(each.capabilities))),
         frozenset(name for each in wanted for name in each.capabilities) - names,
@@ -124,21 +128,13 @@ def named_user(option: str, wanted: str) -> struct_passwd:
     return found
 
 
-def _name(uid: int) -> str:
-    import pwd  # noqa: PLC0415 - by now it is there, or for few
-
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(uid).pw_name
-    return str(uid)
-
-
 def _be_alone() -> None:
     """RuntimeError if there are other threads; those of ours that only start things are waited for."""
-    deadline = time.monotonic() + _ENDS_WITHIN
     for each in threading.enumerate():
         if each.name == _OURS:
             each.join(_ENDS_WITHIN)
-    # A thread that was joined is in the kernel for a moment yet.
+    # A thread that was joined is in the kernel for a moment yet, and nothing tells when it is gone.
+    deadline = time.monotonic() + _GONE_WITHIN
     while (others := len(os.listdir("/proc/self/task")) - 1) and threading.active_count() == 1:
         if time.monotonic() > deadline:
             break
@@ -180,7 +176,8 @@ def _closed_to(names: Collection[str]) -> str | None:
     return None
 
 
-def _explain_imports(closed: str, keep: str, have: Collection[str]) -> None:
+def _refuse_imports(closed: str, keep: str, have: Collection[str]) -> None:
+    """MissingPrivilege where they may not be kept or are not there."""
     if keep == "none" or _READS_ALL not in have:
         who = f"user {os.geteuid()}"
         raise MissingPrivilege(
@@ -208,7 +205,8 @@ def _verify(kept: Collection[str], *, bounded: bool) -> None:
         try:
             trying()
         except OSError as error:
-            if error.errno in (errno.EPERM, errno.EACCES):
+            # EINVAL: a user namespace that has no other user.
+            if error.errno in (errno.EPERM, errno.EACCES) or (error.errno == errno.EINVAL and what == _BECOMING):
                 continue
             raise PrivilegesKept(f"privileges were dropped, and {what} failed for another reason: {error}") from error
         raise PrivilegesKept(f"privileges were dropped, and {what} is still possible")
@@ -218,12 +216,12 @@ def _forbidden(kept: frozenset[str]) -> Iterator[tuple[str, Callable[[], object]
     """What is not possible without. If it is, the run is over, so it does not matter that it was done."""
     if not kept & {"CAP_SETUID"}:
         other = 0 if os.geteuid() else _SOMEBODY
-        yield "to become another user", lambda: os.setresuid(other, other, other)
-        yield "to have other groups", lambda: os.setgroups([])
+        yield _BECOMING, lambda: os.setresuid(other, other, other)
+        yield "having other groups", lambda: os.setgroups([])
     if not kept & {"CAP_SYS_CHROOT"}:
         yield "chroot", lambda: os.chroot("/")
     if not kept & {"CAP_SYS_ADMIN"}:
-        yield "to leave a namespace", lambda: _checked(_libc.unshare(_CLONE_NEWUTS))
+        yield "leaving a namespace", lambda: _checked(_libc.unshare(_CLONE_NEWUTS))
         if not kept >= {"CAP_BPF", "CAP_PERFMON"}:
             yield "loading a BPF program", _load_a_program
     if not kept & {"CAP_SYS_PTRACE"} and _is_mightier("1", kept):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytracecon.filters import Filters
-    from pytracecon.loader import Loaded
+    from pytracecon.loaded import Loaded
 
 
 def read_existing(loaded: Loaded) -> PytraceconError | None:
@@ -31,7 +30,7 @@ def read_existing(loaded: Loaded) -> PytraceconError | None:
             except PytraceconError as refused:
                 if isinstance(refused, OSError) and refused.errno in EXHAUSTED:
                     raise
-                loaded.probes[place] = replace(probe, attached=False, detail=str(refused))
+                loaded.probes[place] = probe._replace(attached=False, detail=str(refused))
                 return refused
     return None
 

@@ -14,7 +14,8 @@ from pytracecon.probes import NEEDS, Probe
 
 if TYPE_CHECKING:
     from pytracecon.filters import Filters
-    from pytracecon.loader import Loaded
+    from pytracecon.loaded import Loaded
+    from pytracecon.objects import Objects
 
 __all__ = ["PROGRAMS", "Listing", "try_rows"]
 
@@ -83,7 +84,7 @@ def _note(loaded: Loaded, refused: PytraceconError | None) -> None:
     )
 
 
-def _rows(opened: _libbpf.Object) -> bytes:
+def _rows(opened: _libbpf.Object | Objects) -> bytes:
     files, *others = (opened.programs[name] for name in PROGRAMS)
     tables = (struct.pack("=I", opened.maps[name].fd) for name in ("socks", "conversations"))
     return b"".join([*output(files), *(row for each in zip(others, tables, strict=True) for row in output(*each))])

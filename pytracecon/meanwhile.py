@@ -8,47 +8,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
+    from pytracecon.sandbox import Attempt
+    from pytracecon.uprobe_multi import MultiLink
 
-__all__ = ["Imports", "Search"]
+__all__ = ["Imports", "Meanwhile"]
 
 
-class Search:
-    """Looks for the libcs of this host in a thread of its own, and brings along the modules that names need."""
+class Meanwhile:
+    """Where names are wanted it tries uretprobes and looks for the libcs of this host; then it imports modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
+        self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
+        self._names = names
+        self._done = False
+        self._attempt: Attempt | None = None
         self._found: tuple[Finder, list[Libc]] | None = None
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="pytracecon: looks for libcs", daemon=True)
-        self._thread.start()
+        self._failed: Exception | None = None
 
-    def _run(self) -> None:
-        try:
-            from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
-            from pytracecon.names import joiner  # noqa: F401, PLC0415
+    def run(self, lib: Libbpf, *, many: bool) -> None:
+        """Again: nothing. `many`: this kernel has links of many uprobes. What fails is told to who asks for it."""
+        if self._done:
+            return
+        self._done = True
+        if self._names:
+            try:
+                self._look_around(lib, many=many)
+            except Exception as error:  # noqa: BLE001 - libcs() raises it
+                self._failed = error
+        for name in self._modules:
+            # Said by the import statement that wants it.
+            with contextlib.suppress(Exception):
+                import_module(name)
 
-            finder = Finder()
-            self._found = finder, finder.of_this_host()
-        except BaseException as error:  # noqa: BLE001 - result() raises it
-            self._failed = error
+    def _look_around(self, lib: Libbpf, *, many: bool) -> None:
+        from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
 
-    def result(self) -> tuple[Finder, list[Libc] | None]:
-        """What it found, to whoever asks first; then a finder that has not looked. Waits, and raises its error."""
-        from pytracecon.libcs import Finder  # noqa: PLC0415
+        if many:
+            from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
 
-        self._thread.join()
+            self._attempt = Attempt(lib)
+            self._attempt.begin()
+        finder = Finder()
+        self._found = finder, finder.of_this_host()
+
+    def libcs(self) -> tuple[Finder, list[Libc] | None]:
+        """What was found, to whoever asks first; then a finder that has not looked. Raises its error."""
+        from pytracecon.libcs import Finder  # noqa: PLC0415 - imported by now
+
         if self._failed is not None:
             raise self._failed
         found, self._found = self._found, None
         return found or (Finder(), None)
 
+    def tried(self) -> MultiLink | None:
+        """The link of a uretprobe that was tried, to whoever asks first. Waits, and raises its error."""
+        attempt, self._attempt = self._attempt, None
+        return None if attempt is None else attempt.result()
+
     def close(self) -> None:
         """Give up what nobody asked for."""
-        self._thread.join()
-        if self._found is not None:
-            for libc in self._found[1]:
-                libc.close()
-            self._found = None
+        attempt, self._attempt = self._attempt, None
+        found, self._found = self._found, None
+        with contextlib.ExitStack() as last_to_first:
+            for libc in () if found is None else found[1]:
+                last_to_first.callback(libc.close)
+            if attempt is not None:
+                last_to_first.callback(attempt.close)
 
 
 class Imports:

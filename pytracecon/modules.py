@@ -7,7 +7,6 @@ The kernel says that a module came by a uevent, as udev has it: nobody has to as
 from __future__ import annotations
 
 import errno
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,31 +15,21 @@ from typing import TYPE_CHECKING
 from pytracecon.attach import attach
 from pytracecon.clock import SECOND
 from pytracecon.errors import PytraceconError
+from pytracecon.logs import logger
+from pytracecon.probes import is_loaded
 
 if TYPE_CHECKING:
     from socket import socket
 
     from pytracecon._libbpf import Link, Program
 
-__all__ = ["Modules", "is_loaded"]
-
-logger = logging.getLogger("pytracecon.modules")
-logger.addHandler(logging.NullHandler())
+__all__ = ["Modules"]
 
 _UEVENTS, _FROM_THE_KERNEL = 15, 1  # NETLINK_KOBJECT_UEVENT of linux/netlink.h, and its group
 _NOT_FOR_US = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPERM, errno.EACCES)
 _LONGEST = 8192
 _LOOK_EVERY = SECOND
 _BEGINS_WITHIN = SECOND // 50
-
-
-def is_loaded(module: str) -> bool:
-    """And ready, or built in."""
-    folder = Path("/sys/module", module)
-    try:
-        return (folder / "initstate").read_text() == "live\n"
-    except FileNotFoundError:
-        return folder.exists()
 
 
 class Modules:
@@ -121,7 +110,7 @@ class Modules:
                 links.append(attach(program))
             except PytraceconError as error:
                 refused = error
-                logger.warning("%s was loaded, and is not looked into: %s", module, error)
+                logger("pytracecon.modules").warning("%s was loaded, and is not looked into: %s", module, error)
             self._told(program, refused)
         if links and self.on_attached is not None:
             self.on_attached(module)

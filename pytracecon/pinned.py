@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Object
     from pytracecon.filters import Filters
+    from pytracecon.objects import Objects
 
 __all__ = ["reuse"]
 
 _HASH = 1  # BPF_MAP_TYPE_HASH
 
 
-def reuse(opened: Object, filters: Filters) -> None:
+def reuse(opened: Objects, filters: Filters) -> None:
     """Before loading: the programs look into the maps that `filters` name. InvalidValue if one has another shape."""
     for option, path, name in (
         ("--cgroupmap", filters.cgroupmap, "pinned_cgroups"),
@@ -26,7 +26,7 @@ def reuse(opened: Object, filters: Filters) -> None:
             _reuse(opened, option, path, name)
 
 
-def _reuse(opened: Object, option: str, path: str, name: str) -> None:
+def _reuse(opened: Objects, option: str, path: str, name: str) -> None:
     own = opened.maps[name]
     right = f"give a pinned hash map with keys of {own.key_size} and values of {own.value_size} bytes"
     try:

@@ -7,12 +7,10 @@ with it what `costs` says, and nothing else, unless it is `essential`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytracecon import wire
-from pytracecon.modules import is_loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +20,7 @@ if TYPE_CHECKING:
 RUNGS = ("fentry", "kprobe", "tracepoint")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
 
     `loaded` are for whoever runs them later. `worker` is
@@ -45,13 +42,16 @@ class Candidate:
         return (*self.programs, *self.loaded, *worker)
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+def _always(_filters: Filters) -> bool:
+    return True
+
+
+class Need(NamedTuple):
     name: str
     candidates: tuple[Candidate, ...]
     costs: str
     essential: bool = False
-    wanted: Callable[[Filters], bool] = field(default=lambda _filters: True)
+    wanted: Callable[[Filters], bool] = _always
     module: str | None = None
     """The kernel module whose functions the programs are on. While it is not loaded, they wait for it."""
 
@@ -63,8 +63,7 @@ class Need:
         return f"{self.module} is not loaded (modprobe {self.module}): a tracer attaches this as soon as it is"
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """One program of one candidate, and what became of it. `detail` says why it is not attached."""
 
     need: str
@@ -72,6 +71,15 @@ class Probe:
     name: str
     attached: bool
     detail: str = ""
+
+
+def is_loaded(module: str) -> bool:
+    """And ready, or built in."""
+    folder = Path("/sys/module", module)
+    try:
+        return (folder / "initstate").read_text() == "live\n"
+    except FileNotFoundError:
+        return folder.exists()
 
 
 def has_kprobes() -> bool:

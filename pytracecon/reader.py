@@ -19,7 +19,7 @@ from pytracecon.ring import Batch, Ring, SharedPages
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
-    from pytracecon.loader import Loaded
+    from pytracecon.loaded import Loaded
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,9 @@ from pytracecon.errors import (
     PytraceconError,
     UnsupportedKernel,
     VerifierRejected,
+    limit_reached,
 )
+from pytracecon.logs import WARNING
 from pytracecon.privileges import in_user_namespace, lockdown, memlock_is_short, missing_capabilities
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def explain(
     reads_forbidden = re.search(r"(unknown func|cannot use helper) bpf_probe_read", log) is not None
     attaching = doing.startswith("attaching")
     found: PytraceconError
-    if denied and (missing := missing_capabilities(section, attaching=attaching)):
+    if limit := limit_reached(error, doing):
+        found = limit
+    elif denied and (missing := missing_capabilities(section, attaching=attaching)):
         found = MissingPrivilege(f"{doing} needs {' and '.join(missing)}: {_HOW_TO_GET_CAPABILITIES}")
     elif denied and in_user_namespace():
         found = MissingPrivilege(f"{doing} is not allowed in a user namespace: run as root outside of the container")
@@ -86,7 +89,7 @@ def caused_by(found: PytraceconError, error: OSError) -> PytraceconError:
 def failed_program(said: Sequence[Message]) -> str:
     """The program that libbpf gave up at: it names it in its last warnings."""
     for message in reversed(said):
-        if message.level == logging.WARNING and (match := re.match(r"prog '([^']+)': ", message.text)):
+        if message.level == WARNING and (match := re.match(r"prog '([^']+)': ", message.text)):
             return match[1]
     return ""
 
@@ -113,6 +116,6 @@ def _last(log: str) -> str:
 
 def _reason(said: Sequence[Message], program: str) -> str:
     """The first warning of this program, or of anything: the later ones say what failed because of it."""
-    warnings = [" ".join(each.text.split()) for each in said if each.level == logging.WARNING]
+    warnings = [" ".join(each.text.split()) for each in said if each.level == WARNING]
     of_it = [text for text in warnings if f"prog '{program}'" in text]
     return next(iter(of_it + warnings), "")

@@ -10,7 +10,7 @@ from pytracecon.clock import SECOND
 from pytracecon.iterators import run
 
 if TYPE_CHECKING:
-    from pytracecon.loader import Loaded
+    from pytracecon.loaded import Loaded
     from pytracecon.ring import SharedPages
 
 __all__ = ["Sweep", "sweep_of"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from ctypes import c_char_p, c_int, c_long, c_uint, c_uint32, c_uint64
 from pathlib import Path
 
@@ -79,9 +78,9 @@ class _PerfEventAttr(ctypes.Structure):
 
 def open_tracepoint(category: str, name: str) -> int:
     """A perf event on a tracepoint, to attach a BPF program to: it runs for every process on every CPU."""
-    number = _PERF_EVENT_OPEN.get(platform.machine())
+    number = _PERF_EVENT_OPEN.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, f"perf events are not known on {platform.machine()}")
+        raise OSError(errno.ENOSYS, f"perf events are not known on {os.uname().machine}")
     attr = _PerfEventAttr(
         type=_PERF_TYPE_TRACEPOINT,
         size=ctypes.sizeof(_PerfEventAttr),

@@ -23,14 +23,12 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, Unpack
 
 # No events, and nothing that reads them: that is imported while the kernel verifies the programs.
 from pytracecon import existing, forks, loader, told
 from pytracecon.errors import TracerClosed
 from pytracecon.filters import Filters, Keywords
-from pytracecon.meanwhile import Imports
 from pytracecon.resting import rest
 
 if TYPE_CHECKING:
@@ -52,8 +50,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Counts since the start; none ever falls.
 
     `wanted` events were to be told by the kernel side: `delivered` of them were read, `lost_ring` found the ring full.
@@ -100,6 +97,7 @@ class Tracer:
         self._closed = False
         self._stopping = False
         self._detached = False
+        self._nudged = False
         self._handed = 0
         self._batch: deque[Event] = deque()  # what an iteration has read and not given out yet
         self._waiting: Waiting | None = None
@@ -110,13 +108,11 @@ class Tracer:
         self._sorted: deque[Batch] = deque()
         self._turn = threading.RLock()  # of who reads: held while it waits for events
         self._lock = threading.RLock()
-        Imports(
-            "pytracecon.reader",
-            "pytracecon.translations",
-            *(["pytracecon.owners.processes"] if self.filters.processes else []),
-        )
+        modules: tuple[str, ...] = ("pytracecon.reader", "pytracecon.translations")
+        if self.filters.processes:
+            modules += ("pytracecon.owners.processes",)
         with contextlib.ExitStack() as on_failure:
-            self._loaded = loader.load(self.filters)
+            self._loaded = loader.load(self.filters, modules=modules)
             on_failure.callback(self._loaded.close)
             from pytracecon.decode import address  # noqa: PLC0415 - imported meanwhile
             from pytracecon.reader import Events, Reader  # noqa: PLC0415 - imported meanwhile
@@ -318,8 +314,9 @@ class Tracer:
                 reader.wait(left)
             with self._lock:
                 taken = self._pending(form) + self._take(reader, form)
-            if left == 0:
+            if left == 0 or self._nudged:
                 break
+        self._nudged = False
         return taken
 
     def _pending(self, form: Form[T]) -> list[T]:
@@ -367,6 +364,12 @@ class Tracer:
         """Detach, and end the iteration after all that is in the ring. From any thread, and in a signal handler."""
         self._use()
         self._stopping = True
+        self._reader.wake()
+
+    def nudge(self) -> None:
+        """End a `read` that waits, or the next one, though nothing came. From any thread, and in a signal handler."""
+        self._use()
+        self._nudged = True
         self._reader.wake()
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from collections.abc import Sequence
 from ctypes import Structure, c_uint32, c_uint64
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from pytracecon.refusals import caused_by
 if TYPE_CHECKING:
     from pytracecon._libbpf import Libbpf
 
-__all__ = ["ATTACH_TYPE", "MultiLink", "known"]
+__all__ = ["ATTACH_TYPE", "KPROBE", "RETURN_ZERO", "MultiLink", "known"]
 
 ATTACH_TYPE = 48  # BPF_TRACE_UPROBE_MULTI of linux/bpf.h
 _BPF_LINK_CREATE = 28
@@ -43,14 +42,15 @@ class _LinkCreate(Structure):
     )
 
 
-_KPROBE = 2  # BPF_PROG_TYPE_KPROBE
-_RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
+KPROBE = 2  # BPF_PROG_TYPE_KPROBE
+RETURN_ZERO = bytes((0xB7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0))
+"""The shortest program."""
 
 
 def known(lib: Libbpf) -> bool:
     """Whether the kernel has such links: then it objects to a folder as the file to attach to, not to the kind."""
     try:
-        program = lib.prog_load(_KPROBE, _RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
+        program = lib.prog_load(KPROBE, RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
     except OSError:
         return False
     try:
@@ -92,7 +92,7 @@ class MultiLink:
             pid=pid,
         )
         libc = ctypes.CDLL(None, use_errno=True)
-        number = _SYSTEM_CALL[platform.machine()]
+        number = _SYSTEM_CALL[os.uname().machine]
         self._fd: int = libc.syscall(number, _BPF_LINK_CREATE, ctypes.byref(attributes), ctypes.sizeof(attributes) - 4)
         if self._fd < 0:
             code = ctypes.get_errno()

@@ -7,18 +7,16 @@ import os
 import threading
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from pytracecon import wire
-from pytracecon._ring import lib
-from pytracecon.errors import PytraceconError, UnsupportedKernel
-from pytracecon.libcs import Finder, Libc
+from pytracecon import sandbox, wire
+from pytracecon.errors import PytraceconError
+from pytracecon.libcs import Libc
 from pytracecon.uprobe_multi import MultiLink
 
 if TYPE_CHECKING:
-    from pytracecon._libbpf import Object
-    from pytracecon.meanwhile import Search
+    from pytracecon.meanwhile import Meanwhile
+    from pytracecon.objects import Objects
 
 __all__ = ["LibcUprobes"]
 
@@ -50,7 +48,7 @@ class _Multi:
 
     at_return = "resolver_return_multi"
 
-    def __init__(self, opened: Object) -> None:
+    def __init__(self, opened: Objects) -> None:
         self._enter = opened.programs["resolver_enter_multi"]
         self._return = opened.programs[self.at_return]
 
@@ -81,7 +79,7 @@ class _Single:
         "musl": ("getaddrinfo", "gethostbyname2_r"),
     }
 
-    def __init__(self, opened: Object) -> None:
+    def __init__(self, opened: Objects) -> None:
         self._programs = opened.programs
 
     def attach(self, libc: Libc) -> list[_Link]:
@@ -103,11 +101,12 @@ class _Single:
 
 
 class LibcUprobes:
-    """One per tracer. `programs` are those of the candidate that was chosen; `search` has looked around already."""
+    """One per tracer. `programs` are those of the candidate that was chosen; `meanwhile` has looked around already."""
 
-    def __init__(self, opened: Object, programs: tuple[str, ...], search: Search | None = None) -> None:
+    def __init__(self, opened: Objects, programs: tuple[str, ...], meanwhile: Meanwhile) -> None:
         self._probes: _Probes = _Multi(opened) if _Multi.at_return in programs else _Single(opened)
-        self._finder, self._found = search.result() if search is not None else (Finder(), None)
+        self._meanwhile = meanwhile
+        self._finder, self._found = meanwhile.libcs()
         self._links: dict[tuple[int, int], list[_Link]] = {}
         self._tidied = time.monotonic_ns()
         self._pid = os.getpid()
@@ -119,27 +118,9 @@ class LibcUprobes:
         opened.maps["next_parts"].update(bytes(4), at_return.to_bytes(4, "little"))
 
     def try_in_a_sandbox(self) -> None:
-        """Raises UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines.
-
-        Since ff474a78cef5 (v6.11) a function with one returns by a system call of its own on x86-64, which no filter
-        knew; cf6cb56ef244 (v6.14) lets it pass all filters. It is tried on a child, not read from a version.
-        """
-        child = lib.confined_start()
-        if child.pid < 0:
-            raise UnsupportedKernel(f"a child to try uretprobes on could not be made: {os.strerror(-child.pid)}")
-        try:
-            path, offset = _place(int(lib.confined_target()))
-            link = self._probes.attach_return(path, offset, child.pid)
-        except BaseException:
-            lib.confined_end(child)
-            raise
-        status = lib.confined_end(child)
-        self._links[0, 0] = [link]  # of a child that is no more; to close it now would be to wait for RCU
-        if status:
-            raise UnsupportedKernel(
-                "a uretprobe kills processes that a seccomp filter confines on this kernel (a child that was made to "
-                f"try it ended with status {status}), so what is asked of libcs is not traced"
-            )
+        """Raises UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines."""
+        link: _Link | None = self._meanwhile.tried()
+        self._links[0, 0] = [sandbox.try_one(self._probes.attach_return) if link is None else link]
 
     def attach(self) -> None:
         """To every libc that is in use now. The reason, if not one of them can be."""
@@ -212,13 +193,3 @@ class LibcUprobes:
 def _close_all(links: list[_Link]) -> None:
     for link in links:
         link.close()
-
-
-def _place(address: int) -> tuple[str, int]:
-    """The file that is mapped there in this process, and where in it that is."""
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        span, _permissions, offset, _device, _inode, *path = line.split(maxsplit=5)
-        begin, end = (int(number, 16) for number in span.split("-"))
-        if begin <= address < end and path:
-            return path[0], address - begin + int(offset, 16)
-    raise UnsupportedKernel("/proc/self/maps does not tell where this program's own code lies")

@@ -17,7 +17,7 @@ from pytracecon.errors import PytraceconError, UnsupportedKernel
 from pytracecon.events import ConnectionEvent, Event, State
 from pytracecon.ipvs_table import namespaces
 from pytracecon.meanwhile import Imports
-from pytracecon.modules import is_loaded
+from pytracecon.probes import is_loaded
 
 if TYPE_CHECKING:
     from pyroute2.ipvs import IPVS

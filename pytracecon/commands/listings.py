@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytracecon.commands.console import say
 from pytracecon.commands.session import Session, identity, totals
@@ -26,17 +25,18 @@ class Listed(NamedTuple):
     left_out: int
 
 
-@dataclass(slots=True, kw_only=True)
 class Listings(Session):
     """`lists` takes a listing every `interval` seconds, the first at once; without an interval it is the only one.
 
     `count` are listings. A loss is told in its place between them.
     """
 
-    lists: Callable[[Tracer], Listed]
-    limit: int
-    _rows: int = 0
-    _most_left_out: int = 0
+    def __init__(self, *given: Any, lists: Callable[[Tracer], Listed], limit: int, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.lists = lists
+        self.limit = limit
+        self._rows = 0
+        self._most_left_out = 0
 
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
         due = time.monotonic()
@@ -49,6 +49,7 @@ class Listings(Session):
                 due += self.interval * ((time.monotonic() - due) // self.interval + 1)
             if not self._transfer(tracer, self._patience(deadline, due)):
                 self._be_idle()
+            self._turned(tracer)
             if deadline is not None and time.monotonic() >= deadline:
                 tracer.stop()
                 deadline = None
@@ -74,7 +75,7 @@ class Listings(Session):
 
     def _say_begin(self, tracer: Tracer) -> None:
         if self.interval is not None:
-            Session._say_begin(self, tracer)  # noqa: SLF001 - `super` knows no dataclass with slots
+            super()._say_begin(tracer)
 
     def _say_end(self, stats: Stats, seconds: float, *, failed: int, unread: int) -> None:  # noqa: ARG002 - of events
         if self._most_left_out:

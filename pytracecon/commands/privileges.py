@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon.commands.console import say
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from pytracecon.tracer import Tracer
     from pytracecon.upkeep import Upkeep
 
-__all__ = ["add_privileges", "give_up", "judge", "leaves"]
+__all__ = ["add_privileges", "give_up", "judge", "leaves", "reopening"]
 
 _LACKS = re.compile(r"needs (CAP_\w+(?: and CAP_\w+)*)")
 _WHAT_STAYS = ("needs", "none", "all")
@@ -66,6 +68,26 @@ def give_up(options: argparse.Namespace, tracer: Tracer, also: Collection[Upkeep
         say(_kept(dropped))
     for said in [*_unmet(tracer), *_lost(dropped)]:
         say(said)
+
+
+def reopening(path: str) -> Iterator[Upkeep]:
+    """What opening this file again takes, of who has it open: nothing, unless its folder is closed to root itself."""
+    from pytracecon import capabilities  # noqa: PLC0415 - neither is for --help
+    from pytracecon.upkeep import Upkeep  # noqa: PLC0415
+
+    places = ((path, os.O_WRONLY | os.O_NOFOLLOW), (str(Path(path).parent), os.O_WRONLY | os.O_TMPFILE))
+    if not Path(path).is_file() or "CAP_DAC_OVERRIDE" not in capabilities.now():
+        return
+    with capabilities.only(()):
+        for place, flags in places:
+            try:
+                os.close(os.open(place, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
+            except PermissionError:
+                costs = "the file given with -o cannot be opened again"
+                yield Upkeep("opening -o FILE again", ("CAP_DAC_OVERRIDE",), costs)
+                return
+            except OSError:  # a file system without nameless files, or a device: nothing that a capability helps with
+                continue
 
 
 def _kept(dropped: Dropped) -> str:

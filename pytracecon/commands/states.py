@@ -159,8 +159,7 @@ class _States(Tool):
 
 
 def _judge_services(options: argparse.Namespace) -> None:
-    from pytracecon.modules import is_loaded  # noqa: PLC0415 - neither is for --help
-    from pytracecon.probes import has_kprobes  # noqa: PLC0415
+    from pytracecon.probes import has_kprobes, is_loaded  # noqa: PLC0415 - not for --help
 
     if not has_kprobes():
         missing = "this kernel has no kprobes (CONFIG_KPROBES), by which alone it is seen what IPVS does"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pytracecon import __version__
@@ -57,7 +57,7 @@ def diagnose(
 
     With `privileges`, what each need takes of them: that is tried only if TCP connections can be traced.
     """
-    filters = replace(Filters.parse(**keywords), btf=btf, libbpf=libbpf)
+    filters = Filters.parse(**keywords)._replace(btf=btf, libbpf=libbpf)
     # Looked at first: libbpf raises RLIMIT_MEMLOCK when it loads something where it is charged.
     found = machine.look(filters)
     needs, problem = try_all(filters)

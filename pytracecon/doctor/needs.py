@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pytracecon import existing, listing, loader
 from pytracecon.errors import PytraceconError
@@ -42,7 +42,7 @@ def try_all(filters: Filters) -> tuple[list[NeedReport], PytraceconError | None]
     problem = None
     # With a process to follow and states to tell every need is wanted that can be met, and with this process nobody
     # else is recorded meanwhile.
-    filters = replace(filters, pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
+    filters = filters._replace(pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
     try:
         with contextlib.closing(loader.load(filters, also=("snapshot",))) as loaded:
             existing.read_existing(loaded)

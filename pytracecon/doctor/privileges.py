@@ -11,7 +11,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from pytracecon import _libbpf, capabilities, loader, privileges
 from pytracecon.dropping import become
@@ -23,7 +23,8 @@ from pytracecon.upkeep import READING, upkeep
 __all__ = ["NeedPrivileges", "try_privileges"]
 
 _ALL = "CAP_SYS_ADMIN"
-_TRIED = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN")
+_IN_ALL = ("CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_CHECKPOINT_RESTORE")
+_OF_ALL, _OF_NETWORK = ("CAP_BPF", "CAP_PERFMON"), "CAP_NET_ADMIN"
 _OF_LOCKED_MEMORY = "CAP_SYS_RESOURCE"
 _LITTLE = 65536  # bytes of locked memory, as old systems allow
 _NOBODY = 65534
@@ -83,45 +84,60 @@ def _tell(there: int, filters: Filters) -> None:
 
 
 def _rows(filters: Filters) -> Iterator[NeedPrivileges]:
-    filters = replace(filters, pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
+    filters = filters._replace(pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
     most = capabilities.now()
-    full, running = _met(filters, most)
-    base, _ = _met(filters, most - {_ALL}) if _ALL in most else (full, {})
-    without = dict(_without_each(filters, most - {_ALL}))
+    refused: dict[str, PytraceconError] = {}
+    base, running = full, _ = _met(filters, most - {_ALL}, refused)
+    if _ALL in most and (not base or any(isinstance(error, PermissionError) for error in refused.values())):
+        full, running = _met(filters, most)
+    without = dict(_without_each(filters, most - {_ALL}, refused))
     for name in [need.name for need in NEEDS]:
         takes = [capability for capability, met in without.items() if met.get(name) != base.get(name)]
         uses = running.get(name, [])
         if name not in full:
             yield NeedPrivileges(name, None, None, [])
         elif base.get(name) == full[name]:
-            yield NeedPrivileges(name, _and(takes, uses), None, uses)
+            yield NeedPrivileges(name, _and(takes, uses), None, _and(uses, []))
         else:
-            yield NeedPrivileges(name, _and([_ALL], uses), _and(takes, uses) if name in base else None, uses)
+            of_all = [capability for capability, met in without.items() if not met]
+            instead = _and(takes, uses) if name in base else None
+            yield NeedPrivileges(name, _and([_ALL, *of_all], uses), instead, _and(uses, []))
     yield NeedPrivileges(READING, [], None, running.get(READING, []))
 
 
 def _and(takes: list[str], uses: list[str]) -> list[str]:
-    """What is used later is used at the start, too."""
-    return list(dict.fromkeys([*takes, *uses]))
+    """What is used later is used at the start, too; CAP_SYS_ADMIN stands for some others."""
+    both = list(dict.fromkeys([*takes, *uses]))
+    return [name for name in both if _ALL not in both or name not in _IN_ALL]
 
 
-def _without_each(filters: Filters, most: frozenset[str]) -> Iterator[tuple[str, _Met]]:
-    for capability in _TRIED:
+def _without_each(
+    filters: Filters, most: frozenset[str], refused: dict[str, PytraceconError]
+) -> Iterator[tuple[str, _Met]]:
+    """`refused` are programs that do not work with all of them either."""
+    little = filters._replace(pids=(), events=frozenset({"close"}), names=False, processes=False)
+    for capability in _OF_ALL:
         if capability in most:
-            yield capability, _met(filters, most - {capability})[0]
+            # What cannot be done without the essential needs little to show.
+            met = _met(little, most - {capability}, dict(refused))[0]
+            yield capability, _met(filters, most - {capability}, dict(refused))[0] if met else {}
+    if _OF_NETWORK in most:
+        yield _OF_NETWORK, _met(filters, most - {_OF_NETWORK}, dict(refused))[0]
     if _OF_LOCKED_MEMORY in most and privileges.memlock_charged(_libbpf.open_library(filters.libbpf)):
         # Last: libbpf raises it once in a process, and so far it may have.
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (_LITTLE, _LITTLE))
-        yield _OF_LOCKED_MEMORY, _met(filters, most - {_OF_LOCKED_MEMORY})[0]
+        yield _OF_LOCKED_MEMORY, _met(little, most - {_OF_LOCKED_MEMORY}, dict(refused))[0]
 
 
-def _met(filters: Filters, names: frozenset[str]) -> tuple[_Met, dict[str, list[str]]]:
+def _met(
+    filters: Filters, names: frozenset[str], refused: dict[str, PytraceconError] | None = None
+) -> tuple[_Met, dict[str, list[str]]]:
     """What is met with these alone; and what that uses later, by need."""
     with capabilities.only(names):
         try:
-            loaded = loader.load(filters, also=("snapshot",))
-        except PytraceconError as refused:
-            if not isinstance(refused, PermissionError):
+            loaded = loader.load(filters, ("snapshot",), refused=refused)
+        except PytraceconError as error:
+            if not isinstance(error, PermissionError):
                 raise
             return {}, {}
         with contextlib.closing(loaded):

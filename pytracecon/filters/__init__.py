@@ -7,8 +7,7 @@ together can never be met, raise `InvalidValue` with the option's name on the co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from pytracecon.clock import SECOND
 from pytracecon.errors import InvalidValue
@@ -66,8 +65,7 @@ class Keywords(TypedDict, total=False):
     libbpf: PathLike | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class Filters(NamedTuple):
     """Values that are right. An empty tuple or `None` means: no such filter."""
 
     events: frozenset[str] = frozenset(EVENTS)
@@ -176,7 +174,7 @@ class Filters:
         )
         filters._refuse_the_impossible()
         if events is None and filters.of_connections:
-            return replace(filters, events=filters.events - {"lookup"})
+            return filters._replace(events=filters.events - {"lookup"})
         return filters
 
     @property

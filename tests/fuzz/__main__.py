@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +26,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 from fuzz import IN_C, TARGETS  # noqa: E402
 
 _RUNS = 700_000
-_LONGEST = 4096
+_LONGEST = 1024
 _SECONDS = 20
 """That one input may take."""
 _DONE = re.compile(rb"^#(\d+)\s+DONE\s+cov: (\d+) ft: \d+ corp: (\d+)/.* exec/s: (\d+)", re.MULTILINE)
@@ -49,6 +51,14 @@ def fuzzed(target: str, runs: int) -> int:
     return 0
 
 
+def _missing(targets: Sequence[str]) -> str | None:
+    if targets != [IN_C] and importlib.util.find_spec("atheris") is None:
+        return "tests/fuzz: atheris is not installed: pip install -e '.[fuzz]'"
+    if IN_C in targets and shutil.which("clang") is None:
+        return f"tests/fuzz: {IN_C} needs clang with libFuzzer: install clang and its libclang-rt-dev"
+    return None
+
+
 def _program(folder: Path) -> str:
     from fuzz import in_c  # noqa: PLC0415 - it needs what has been built
 
@@ -64,7 +74,7 @@ def _plant(seeds: list[bytes], folder: Path) -> None:
 def _inside(target: str, arguments: list[str]) -> None:
     import atheris  # noqa: PLC0415 - only where it is needed, and so must be there
 
-    with atheris.instrument_imports(include=["pytracecon"]):
+    with atheris.instrument_imports(include=["pytracecon", "http.client"]):
         module = importlib.import_module(f"fuzz.{target}")
     run: Callable[[bytes], None] = module.run
     _plant(module.seeds(), Path(arguments[-1]))
@@ -82,6 +92,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=_RUNS, help="of each target (default: %(default)s)")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run this input alone")
     options = parser.parse_args()
+    missing = _missing(options.targets or every)
+    if options.again is None and missing:
+        sys.exit(missing)
     if options.again is not None:
         for target in options.targets:
             importlib.import_module(f"fuzz.{target}").run(options.again.read_bytes())

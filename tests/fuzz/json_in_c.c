@@ -100,12 +100,11 @@ static void over(const uint8_t *data, size_t size)
 		}
 		j.holders = holders;
 		j.pieces = pieces;
+		know_owners(&j, records, size);
 		if (data[4] & 1)
 			holders_forget(&j);
-		memset(holders, 0, HOLDERS * sizeof(holder));
-		know_owners(&j, records, size);
 	}
-	room = how & LITTLE_ROOM ? LONGEST_LINE + data[5] : LONGEST_LINE * 4;
+	room = how & LITTLE_ROOM ? LONGEST_LINE + data[5] : LONGEST_LINE * 2;
 	out = malloc(room);
 	while (at < size) {
 		json_lines(&j, records + at, size - at, offset, out, room);
@@ -121,6 +120,8 @@ static void over(const uint8_t *data, size_t size)
 			at += ((struct header *)(records + at))->words * 8;
 		}
 	}
+	if (j.known)
+		holders_forget(&j); /* the next input shall find none */
 	free(out);
 	free(records);
 }

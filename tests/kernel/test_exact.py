@@ -50,16 +50,22 @@ class Books:
         return self.made * EVENTS_EACH
 
     @property
+    def untold(self) -> int:
+        """What is neither told nor told to be lost in the ring."""
+        return self.due - self.told - self.lost["ring"]
+
+    @property
     def balanced(self) -> bool:
-        return self.told + self.lost.total() == self.due
+        """To one, save where the kernel passed a hook by: not every call of one makes an event."""
+        return 0 <= self.untold <= self.lost["probe"]
 
     def judge(self, stats: Stats) -> None:
         assert self.balanced, f"{self.due} events, {self.told} told, {self.lost}, {stats}"
-        assert stats.wanted + stats.lost_probe == self.due
+        assert stats.wanted + self.untold == self.due
         assert stats.wanted == stats.delivered + stats.lost_ring
         assert stats.delivered == self.told
-        lost = {"ring": stats.lost_ring, "map": stats.lost_map, "probe": stats.lost_probe, "queue": stats.lost_queue}
-        assert self.lost == {where: count for where, count in lost.items() if count}
+        for where in ("ring", "map", "names", "probe", "queue"):
+            assert self.lost[where] == getattr(stats, f"lost_{where}")
 
 
 def overload(books: Books, writers: list[Actor], chance: random.Random) -> None:

@@ -6,7 +6,8 @@ import select
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from pytracecon.modules import Modules, is_loaded
+from pytracecon.modules import Modules
+from pytracecon.probes import is_loaded
 from traffic.ipvs import enter
 from traffic.network import Network
 

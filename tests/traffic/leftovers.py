@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import re
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,33 @@ def await_gone(ids: set[BpfId], *, within: float = 30.0) -> set[BpfId]:
     while (left := ids & bpf_ids()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def await_nothing_but(before: set[BpfId], *, within: float) -> set[BpfId]:
+    """What came into the kernel since then, is held by no process, and is still there when `within` seconds are over.
+
+    All processes that existed before may have made more meanwhile; the others must have ended.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        late = time.monotonic() > deadline
+        left = bpf_ids() - before
+        if left:
+            left -= bpf_ids_of_others()
+        if not left or late:
+            return left
+        time.sleep(0.02)
+
+
+TRACEFS = (
+    'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; cat /sys/kernel/tracing/"$0"'
+)
+
+
+def probes_of_tracefs() -> str:
+    """The kprobes and uprobes that were made by way of tracefs, which ends with no process."""
+    command = ["unshare", "--mount", "sh", "-c", TRACEFS, "dynamic_events"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def namespaces() -> set[str]:

@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct verb *const tables[] = {tcp_verbs,  byte_verbs, process_verbs, volume_verbs,
-					    name_verbs, dns_verbs,  mount_verbs,   datagram_verbs};
+static const struct verb *const tables[] = {tcp_verbs, byte_verbs,  process_verbs,  volume_verbs, name_verbs,
+					    dns_verbs, mount_verbs, datagram_verbs, mayfly_verbs, swap_verbs};
 
 static void __attribute__((noreturn, format(printf, 2, 3))) mistake(const struct step *step, const char *format, ...)
 {
@@ -223,6 +223,8 @@ void serve(int channel)
 
 int main(int argc, char **argv)
 {
+	if (argc == 9 && !strcmp(argv[1], "mayfly"))
+		return mayfly(argv + 2);
 	if (argc != 3) {
 		fprintf(stderr, "usage: traffic CHANNEL NAME\n");
 		return 2;

@@ -39,9 +39,12 @@ struct verb {
 };
 
 extern const struct verb tcp_verbs[], byte_verbs[], process_verbs[], volume_verbs[], name_verbs[], dns_verbs[],
-	mount_verbs[], datagram_verbs[];
+	mount_verbs[], datagram_verbs[], mayfly_verbs[], swap_verbs[];
 
 void serve(int channel);
+
+/* What the program does as `traffic mayfly WORDS…`: it is no actor then. */
+int mayfly(char **words);
 
 /* Words of a step: a missing or malformed one ends the process with a message, it is a mistake in the test. */
 const char *text(const struct step *step, int at);

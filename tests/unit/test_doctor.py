@@ -16,6 +16,7 @@ from pytracecon import doctor
 from pytracecon.doctor import Diagnosis, machine, report
 from pytracecon.doctor.machine import Btf, Capabilities, Cgroup2, Kernel, Library, Lockdown, Machine, Memlock, Tracefs
 from pytracecon.doctor.needs import CandidateReport, NeedReport, _of_candidate
+from pytracecon.doctor.privileges import NeedPrivileges
 from pytracecon.errors import InvalidValue, MissingPrivilege, UnsupportedKernel
 from pytracecon.probes import NEEDS, Candidate
 
@@ -261,3 +262,19 @@ def test_a_report_that_cannot_be_written_is_an_error() -> None:
 def test_a_rung_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(InvalidValue, match="--probes: uprobe"):
         doctor.diagnose(probes="uprobe")
+
+
+def test_the_doctor_shows_a_row_for_each_need() -> None:
+    rows = [
+        NeedPrivileges("states", ["CAP_BPF", "CAP_PERFMON"], None, []),
+        NeedPrivileges("attempts", ["CAP_SYS_ADMIN"], ["CAP_BPF"], ["CAP_SYS_PTRACE"]),
+        NeedPrivileges("services", None, None, []),
+    ]
+    shown = "\n".join(report.lines(HEALTHY, [MET], traceable=True, privileges=rows))
+    table = shown.partition("\nPRIVILEGES")[2].splitlines()
+    assert [line.split() for line in table[1:4]] == [
+        ["states", "BPF,", "PERFMON", "-"],
+        ["attempts", "SYS_ADMIN;", "in", "part", "BPF", "SYS_PTRACE"],
+        ["services", "not", "met", "-"],
+    ]
+    assert "PRIVILEGES" not in "\n".join(report.lines(HEALTHY, [MET], traceable=True))

@@ -10,7 +10,7 @@ import pytest
 
 from pytracecon.errors import UnsupportedKernel
 from pytracecon.events import Close, Endpoint, State
-from pytracecon.modules import is_loaded
+from pytracecon.probes import is_loaded
 from pytracecon.virtual_services import Detail, VirtualServices, services_here
 
 HERE = Path("/proc/self/ns/net").stat().st_ino

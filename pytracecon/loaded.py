@@ -1,0 +1,89 @@
+"""`Loaded`: what the loader leaves behind, until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytracecon import _libbpf
+    from pytracecon.errors import PytraceconError
+    from pytracecon.modules import Modules
+    from pytracecon.objects import Objects
+    from pytracecon.probes import Probe
+    from pytracecon.uprobes import LibcUprobes
+
+__all__ = ["Loaded"]
+
+
+class Loaded:
+    """Programs in the kernel and attached, until close()."""
+
+    def __init__(
+        self, opened: Objects, links: list[_libbpf.Link], probes: list[Probe], libcs: LibcUprobes | None
+    ) -> None:
+        """`libcs`: where the need "libc lookups" is met."""
+        self.object = opened
+        self.links = links
+        self.probes = probes
+        self.libcs = libcs
+        self.later: list[_libbpf.Object] = []
+        """What was loaded when it was first asked for; it shares the maps."""
+        self.modules: Modules | None = None
+        """Where a need is met, or will be, by functions of a module."""
+
+    @property
+    def alone(self) -> list[_libbpf.Program]:
+        """What is attached and leaves a gap when the kernel skips it.
+
+        Those of `states` do not: they stand in for each other, and an end that none of them saw is found out by the
+        audit. Nor do iterators: whoever runs one sees that it did.
+        """
+        hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
+        return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
+
+    @property
+    def stand_ins(self) -> list[_libbpf.Program]:
+        """What tells of ends."""
+        hooks = [probe for probe in self.probes if probe.attached and probe.need == "states"]
+        return [self.object.programs[probe.name] for probe in hooks]
+
+    @property
+    def audit(self) -> _libbpf.Program | None:
+        """Counts ends that nobody told of; None where there are no iterators."""
+        found = any(probe.attached and probe.need == "existing" for probe in self.probes)
+        return self.object.programs["audit"] if found else None
+
+    def detach(self) -> None:
+        """Nothing is traced after this; what is in the ring stays readable."""
+        with contextlib.ExitStack() as last_to_first:
+            for link in self.links:
+                last_to_first.callback(link.close)
+            if self.libcs is not None:
+                last_to_first.callback(self.libcs.detach)
+            if self.modules is not None:
+                last_to_first.callback(self.modules.detach)
+
+    def follow_modules(self, programs: dict[str, list[_libbpf.Program]]) -> None:
+        """`programs` by the module whose functions they are on."""
+        from pytracecon.modules import Modules  # noqa: PLC0415 - not where nothing is on a module's functions
+
+        def told(program: _libbpf.Program, refused: PytraceconError | None) -> None:
+            for at, probe in enumerate(self.probes):
+                if probe.name == program.name:
+                    detail = "" if refused is None else str(refused)
+                    self.probes[at] = probe._replace(attached=refused is None, detail=detail)
+
+        attached = {probe.name for probe in self.probes if probe.attached}
+        met = {module for module, group in programs.items() if group[0].name in attached}
+        self.modules = Modules(programs, met, told)
+
+    def close(self) -> None:
+        if self.libcs is not None:
+            self.libcs.detach()
+        with contextlib.ExitStack() as last_to_first:
+            last_to_first.callback(self.object.close)
+            for opened in self.later:
+                last_to_first.callback(opened.close)
+            if self.modules is not None:
+                last_to_first.callback(self.modules.close)

@@ -1,0 +1,29 @@
+"""Loggers whose module is not imported before there is something to log: a start would wait for it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+__all__ = ["DEBUG", "INFO", "WARNING", "is_debugged", "logger"]
+
+DEBUG, INFO, WARNING = 10, 20, 30
+"""As logging has them."""
+
+
+def logger(name: str) -> Logger:
+    """The one of that name. What nobody has asked for goes nowhere, not to logging's handler of last resort."""
+    import logging  # noqa: PLC0415 - see above
+
+    found = logging.getLogger(name)
+    if not found.handlers:
+        found.addHandler(logging.NullHandler())
+    return found
+
+
+def is_debugged(name: str) -> bool:
+    """Whether somebody wants its details. Who never imported logging has not asked for them."""
+    return "logging" in sys.modules and logger(name).isEnabledFor(DEBUG)
