@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from bench import (
     burst,
+    full_ring,
     growth,
     guest,
     kernel,
@@ -73,6 +74,7 @@ PARTS: dict[str, Callable[[Run], Any]] = {
     },
     "growth": lambda run: growth.measure(run.python, run.folder, run.times),
     "reader": lambda run: reader.measure(run.python, READINGS),
+    "full_ring": lambda run: full_ring.measure(run.python, run.times),
     "peers": lambda run: peers.measure(run.python, run.folder, run.times),
     "names": lambda run: names.measure(run.python, run.folder, run.options.names),
     "snapshot": lambda run: snapshot.measure(run.python, run.folder, run.options.open),
