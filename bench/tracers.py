@@ -69,8 +69,10 @@ class Tracer:
             with suppress(OSError):  # of a terminal: nobody has its other end any more
                 part = os.read(said, 4096) if readable else b""
             if not part:
-                self.stop()
-                raise RuntimeError(f"{self.name} did not get ready; it said: {heard.decode(errors='replace')}")
+                self._process.kill()
+                self._process.wait()
+                said_so_far = heard.decode(errors="replace")
+                raise TimeoutError(f"it did not get ready in {self.patience:.0f} s; it said: {said_so_far}")
             heard += part
         return time.monotonic() - self._started
 
