@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ class Started(Tracer):
     """On a terminal, where each of them writes by lines, until its first row is there."""
 
     patience = 300.0  # bcc compiles, and a virtual machine is slow
+    ending = signal.SIGTERM  # bcc's tools may miss an interrupt while they print
 
     def __init__(self, side: Side) -> None:
         self.name = side.name
