@@ -38,7 +38,7 @@ from bench import (
 from bench.measures import Bench, Raw
 
 RESULTS = Path(__file__).parent / "results"
-READINGS = 15
+READINGS = 5
 _ORDERS = ("server", "client")
 
 
@@ -73,8 +73,8 @@ PARTS: dict[str, Callable[[Run], Any]] = {
         "sustained": sustained.measure(run.python, run.folder),
     },
     "growth": lambda run: growth.measure(run.python, run.folder, run.times),
-    "reader": lambda run: reader.measure(run.python, READINGS),
-    "full_ring": lambda run: full_ring.measure(run.python, run.times),
+    "reader": lambda run: full_ring.measure(run.python, READINGS),
+    "steps": lambda run: reader.measure(run.python, READINGS),
     "peers": lambda run: peers.measure(run.python, run.folder, run.times),
     "names": lambda run: names.measure(run.python, run.folder, run.options.names),
     "snapshot": lambda run: snapshot.measure(run.python, run.folder, run.options.open),

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ class Started(Tracer):
     """On a terminal, where each of them writes by lines, until its first row is there."""
 
     patience = 300.0  # bcc compiles, and a virtual machine is slow
+    ending = signal.SIGTERM  # bcc's tools may miss an interrupt while they print
 
     def __init__(self, side: Side) -> None:
         self.name = side.name
@@ -102,7 +104,7 @@ def _headers() -> tuple[str, str]:
     return done.stdout.strip(), f"with the headers of Linux {BORROWED}, as this kernel has none"
 
 
-def measure(python: str, folder: Path, times: int) -> Raw:
+def measure(python: str, folder: Path, times: int, *, warm_up: bool = True) -> Raw:
     found, absent = sides(python)
     raw: Raw = {"absent": absent}
     started: dict[str, list[Raw]] = {side.name: [] for side in found}
@@ -111,11 +113,15 @@ def measure(python: str, folder: Path, times: int) -> Raw:
         stdout=subprocess.DEVNULL,
     ) as traffic:
         try:
-            for attempt in range(times + 1):
+            if warm_up:  # leaves compiled modules behind, and all in the page cache
                 for side in found:
-                    each = _start(side)
-                    if attempt:  # the first leaves compiled modules behind, and all in the page cache
-                        started[side.name].append(each)
+                    _start(side)
+            for _ in range(times):
+                for side in found:
+                    try:
+                        started[side.name].append(_start(side))
+                    except TimeoutError as error:
+                        absent[side.name] = str(error)
         finally:
             traffic.terminate()
     raw["sides"] = {
@@ -126,6 +132,7 @@ def measure(python: str, folder: Path, times: int) -> Raw:
             "bytes": size.of(side.parts, side.environment) if side.parts else size.of_ours(python),
         }
         for side in found
+        if side.name not in absent
     }
     return raw
 
@@ -146,4 +153,4 @@ def _help(side: Side) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.executable, Path(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(measure(sys.executable, Path(sys.argv[1]), int(sys.argv[2]), warm_up=False)))

@@ -38,6 +38,7 @@ class Tracer:
     name: str
     patience: float = TIMEOUT
     """Seconds in which it must get ready."""
+    ending: signal.Signals = signal.SIGINT
 
     def __init__(
         self,
@@ -69,8 +70,10 @@ class Tracer:
             with suppress(OSError):  # of a terminal: nobody has its other end any more
                 part = os.read(said, 4096) if readable else b""
             if not part:
-                self.stop()
-                raise RuntimeError(f"{self.name} did not get ready; it said: {heard.decode(errors='replace')}")
+                self._process.kill()
+                self._process.wait()
+                said_so_far = heard.decode(errors="replace")
+                raise TimeoutError(f"it did not get ready in {self.patience:.0f} s; it said: {said_so_far}")
             heard += part
         return time.monotonic() - self._started
 
@@ -92,7 +95,7 @@ class Tracer:
 
     def stop(self) -> None:
         """Ask it to end, and wait until it has."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(self.ending)
         try:
             self._process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -208,6 +211,8 @@ class Tcpstates(LibbpfTool):
 class OnTerminal(Tracer):
     """To see when it is ready: the header of one of libbpf-tools comes at once."""
 
+    ending = signal.SIGTERM  # they would write what they have, to nobody
+
     def __init__(self, tool: type[LibbpfTool]) -> None:
         self.name = tool.name
         here, there = pty.openpty()
@@ -218,8 +223,8 @@ class OnTerminal(Tracer):
         self.start_cpu_ns = kernel.cpu_ns(self.pid)
 
     def stop(self) -> None:
+        os.close(self._terminal)  # first: who waits for room in it would wait for ever
         super().stop()
-        os.close(self._terminal)
 
 
 def lines(path: Path, mark: bytes = b"") -> int:
