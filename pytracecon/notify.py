@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 __all__ = ["Notifier"]
 
@@ -15,18 +14,18 @@ _STATUS_EVERY = 10.0  # seconds
 _PATIENCE = 5.0  # seconds, for a manager that is busy; who has a watchdog would be restarted later than that
 
 
-@dataclass(slots=True)
 class Notifier:
     """`path`: the socket, None if nobody wants to know. `watchdog`: seconds within which it wants to hear of progress.
 
     Each method that tells something returns why it could not, or None.
     """
 
-    path: str | None = None
-    watchdog: float | None = None
-    _due: float = 0.0
-    _progress: tuple[int, int] | None = None
-    _status: str = field(default="", init=False)
+    def __init__(self, path: str | None = None, watchdog: float | None = None) -> None:
+        self.path = path
+        self.watchdog = watchdog
+        self._due = 0.0
+        self._progress: tuple[int, int] | None = None
+        self._status = ""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], pid: int) -> Notifier:
