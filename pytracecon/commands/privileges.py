@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon.commands.console import say
@@ -72,7 +71,9 @@ def give_up(options: argparse.Namespace, tracer: Tracer, also: Collection[Upkeep
 
 def reopening(path: str) -> Iterator[Upkeep]:
     """What opening this file again takes, of who has it open: nothing, unless its folder is closed to root itself."""
-    from pytracecon import capabilities  # noqa: PLC0415 - neither is for --help
+    from pathlib import Path  # noqa: PLC0415 - none of these is for --help
+
+    from pytracecon import capabilities  # noqa: PLC0415
     from pytracecon.upkeep import Upkeep  # noqa: PLC0415
 
     places = ((path, os.O_WRONLY | os.O_NOFOLLOW), (str(Path(path).parent), os.O_WRONLY | os.O_TMPFILE))

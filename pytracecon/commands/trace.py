@@ -24,7 +24,6 @@ from pytracecon.commands.options import (
     tracer_keywords,
 )
 from pytracecon.commands.signals import Signals
-from pytracecon.commands.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help="for this shell: say it and exit",
     )
     parser.add_argument("--man", action=Man, nargs=0, help="the man page, for man -l: say it and exit")
-    parser.add_argument("--service-unit", action=Unit, nargs=0, help="systemd's unit for a service: say it and exit")
+    parser.add_argument("--service-unit", action=_Unit, nargs=0, help="systemd's unit for a service: say it and exit")
     group = parser.add_argument_group("events")
     group.add_argument(
         "--events",
@@ -125,6 +124,14 @@ def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import trace  # noqa: PLC0415
 
     return trace.table(target.terminal_width, utc=options.utc, names=options.names, shown=show.columns(options))
+
+
+class _Unit(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from pytracecon.commands.unit import show_unit  # noqa: PLC0415 - not for --help
+
+        show_unit()
+        parser.exit()
 
 
 class _Version(argparse.Action):

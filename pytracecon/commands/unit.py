@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 from pytracecon.commands.console import show
 
-__all__ = ["UNIT", "Unit", "unit"]
+__all__ = ["UNIT", "show_unit", "unit"]
 
 UNIT = Path(__file__).parents[1] / "pytracecon.service"
 _USUAL = "/usr/local/bin/pytracecon"
 
 
-class Unit(argparse.Action):
-    """An option that prints it and ends."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        show(unit(_command(sys.argv[0])))
-        parser.exit()
+def show_unit() -> None:
+    """For this program, as it was called."""
+    show(unit(_command(sys.argv[0])))
 
 
 def unit(command: str) -> str:
