@@ -177,7 +177,7 @@ def told_in(log: Path) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize("both", BOTH)
 @pytest.mark.parametrize(
     ("how", "count"),
-    [("block", 60), pytest.param("nonblock", 60, marks=SLOW), *(pytest.param(how, 25_000, marks=LONG) for how in HOW)],,
+    [("block", 60), pytest.param("nonblock", 60, marks=SLOW), *(pytest.param(how, 25_000, marks=LONG) for how in HOW)],
 )
 def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
     telling: Callable[[int], Trace], client: Actor, tmp_path: Path, both: Both, how: str, count: int
