@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the BPF objects are made by make, and the ring walker by cffi."""
+"""What pyproject.toml cannot say: make makes the BPF objects, cffi the ring walker, and one extension is plain C."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 
@@ -27,6 +27,16 @@ class BuildWithKernelSide(build_py):
 setup(
     cmdclass={"build_py": BuildWithKernelSide},
     cffi_modules=["pytracecon/_ring_build.py:ffibuilder"],
-    # The walker keeps to the stable ABI: one wheel serves this and every later Python.
+    ext_modules=[
+        Extension(
+            "pytracecon._events",
+            ["pytracecon/events.c"],
+            depends=["pytracecon/addresses.h", "bpf/events.h"],
+            include_dirs=["bpf", "pytracecon"],
+            extra_compile_args=["-O2"],
+            py_limited_api=True,
+        )
+    ],
+    # Both compiled parts keep to the stable ABI: one wheel serves this and every later Python.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -19,10 +19,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import burst, growth, guest, kernel, latency, names, peers, report, snapshot, sustained, throughput, top
+from bench import (
+    burst,
+    growth,
+    guest,
+    kernel,
+    latency,
+    names,
+    peers,
+    reader,
+    report,
+    snapshot,
+    sustained,
+    throughput,
+    top,
+)
 from bench.measures import Bench, Raw
 
 RESULTS = Path(__file__).parent / "results"
+READINGS = 15
 _ORDERS = ("server", "client")
 
 
@@ -57,6 +72,7 @@ PARTS: dict[str, Callable[[Run], Any]] = {
         "sustained": sustained.measure(run.python, run.folder),
     },
     "growth": lambda run: growth.measure(run.python, run.folder, run.times),
+    "reader": lambda run: reader.measure(run.python, READINGS),
     "peers": lambda run: peers.measure(run.python, run.folder, run.times),
     "names": lambda run: names.measure(run.python, run.folder, run.options.names),
     "snapshot": lambda run: snapshot.measure(run.python, run.folder, run.options.open),

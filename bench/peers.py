@@ -28,6 +28,7 @@ UNPACKED = TOP / "build" / "peers" / "usr"
 MARK = b"generator"
 """The command's name, in each row of every side."""
 RATE = 500
+BORROWED = "6.1"
 HELPS = 5
 
 
@@ -39,6 +40,7 @@ class Side:
     parts: tuple[Path, ...]
     """What it consists of: programs, or folders. Of ours that is asked of Python."""
     environment: dict[str, str] = field(default_factory=dict)
+    remarks: str = ""
 
 
 class Started(Tracer):
@@ -78,20 +80,26 @@ def sides(python: str) -> tuple[list[Side], dict[str, str]]:
     else:
         absent["bpftrace"] = "scripts/set_up --bench unpacks it"
     module = UNPACKED / "lib/python3/dist-packages/bcc"
-    bcc = UNPACKED / "sbin/tcplife-bpfcc"
-    headers = Path("/lib/modules", os.uname().release, "build/include")
-    if not module.exists() or not bcc.exists():
-        absent["bcc"] = "scripts/set_up --bench unpacks it"
-    elif not headers.exists():
-        absent["bcc"] = (
-            f"it compiles when it starts, and the headers of this kernel, {os.uname().release}, are not here"
-        )
+    if module.exists():
+        headers, remarks = _headers()
+        tool = UNPACKED / "sbin/tcplife-bpfcc"
+        command = ("/usr/bin/python3", str(tool))
+        environment = lent | {"PYTHONPATH": str(module.parent), "BCC_KERNEL_SOURCE": headers}
+        parts = (tool, module, *libraries.glob("libbcc.so.0"))
+        found.append(Side("bcc", command, (*command, "--help"), parts, environment, remarks))
     else:
-        environment = lent | {"PYTHONPATH": str(module.parent)}
-        command = ("/usr/bin/python3", str(bcc))
-        parts = (bcc, module, *libraries.glob("libbcc.so.0"))
-        found.append(Side("bcc", command, (*command, "--help"), parts, environment))
+        absent["bcc"] = "scripts/set_up --bench unpacks it"
     return found, absent
+
+
+def _headers() -> tuple[str, str]:
+    """Those that bcc compiles with, and a remark on them. Those of another kernel take as long to compile."""
+    own = Path("/lib/modules", os.uname().release, "build")
+    if given := os.environ.get("BCC_KERNEL_SOURCE") or (str(own) if own.exists() else None):
+        return given, ""
+    command = [str(TOP / "scripts/kernels"), "headers", BORROWED]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout.strip(), f"with the headers of Linux {BORROWED}, as this kernel has none"
 
 
 def measure(python: str, folder: Path, times: int) -> Raw:
@@ -112,6 +120,7 @@ def measure(python: str, folder: Path, times: int) -> Raw:
             traffic.terminate()
     raw["sides"] = {
         side.name: {
+            "remarks": side.remarks,
             "started": started[side.name],
             "help_seconds": [_help(side) for _ in range(HELPS)],
             "bytes": size.of(side.parts, side.environment) if side.parts else size.of_ours(python),

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from bench import report
 from bench.load import Generator
+from bench.tracers import CPU
 from pytracecon import loader
 from pytracecon.clock import wall_offset
 from pytracecon.decode import decode
@@ -26,6 +32,8 @@ from pytracecon.outputs.csv_rows import CsvRows
 from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.ring import Ring
 from pytracecon.views import trace
+
+Raw = dict[str, Any]
 
 
 def record(connections: int) -> list[bytes]:
@@ -41,14 +49,14 @@ def record(connections: int) -> list[bytes]:
             return batches
 
 
-def best(times: int, step: Callable[[], object]) -> float:
-    """CPU seconds of the fastest of so many: the others were disturbed."""
+def seconds_of(times: int, step: Callable[[], object]) -> list[float]:
+    """CPU seconds of each of so many."""
     taken = []
     for _ in range(times):
         start = time.thread_time()
         step()
         taken.append(time.thread_time() - start)
-    return min(taken)
+    return taken
 
 
 def _render(output: Output, batches: list[list[Event]]) -> None:
@@ -56,32 +64,51 @@ def _render(output: Output, batches: list[list[Event]]) -> None:
         output.render(batch)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.reader", description="What each step takes for an event.")
-    parser.add_argument("--connections", type=int, default=4000, help="to record; default: 4000")
-    parser.add_argument("--repetitions", type=int, default=30, help="of which the best counts; default: 30")
-    options = parser.parse_args()
-    batches = record(options.connections)
+def steps(batches: list[bytes]) -> dict[str, Callable[[], object]]:
+    """What is measured, each for all the events in these batches."""
     offset = wall_offset()
     events: list[list[Event]] = [list(decode(batch, offset)) for batch in batches]
-    count = sum(map(len, events))
     outputs: dict[str, Output] = {
         "JSON": JsonLines(),
         "CSV": CsvRows(),
         "table": trace.table(lambda: None, utc=True),
     }
-    print(f"{count} events in {len(batches)} batches, {sum(map(len, batches)) / count:.0f} bytes each")
+    json_in_c = Json()
+    return {
+        "to dataclasses": lambda: [decode(batch, offset) for batch in batches],
+        **{f"from those to {name}": partial(_render, output, events) for name, output in outputs.items()},
+        "records to JSON": lambda: [outputs["JSON"].render(decode(batch, offset)) for batch in batches],
+        "records to JSON, in C": lambda: [json_in_c.records(memoryview(batch), offset) for batch in batches],
+    }
 
-    def show(name: str, step: Callable[[], object]) -> None:
-        seconds = best(options.repetitions, step)
-        print(f"{name:<20} {seconds / count * 1e6:6.2f} µs an event  {count / seconds:>12,.0f} events a second")
 
-    show("to dataclasses", lambda: [decode(batch, offset) for batch in batches])
-    for name, output in outputs.items():
-        show(f"from those to {name}", partial(_render, output, events))
-    show("records to JSON", lambda: [outputs["JSON"].render(decode(batch, offset)) for batch in batches])
-    json = Json()
-    show("the same in C", lambda: [json.records(memoryview(batch), offset) for batch in batches])
+def measure(python: str, times: int) -> Raw:
+    """In a process of that Python, bound to a CPU."""
+    command = [python, "-m", "bench.reader", "--repetitions", str(times), "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    found: Raw = json.loads(done.stdout)
+    return found
+
+
+def _measured(connections: int, times: int) -> Raw:
+    os.sched_setaffinity(0, {CPU})
+    batches = record(connections)
+    return {
+        "events": sum(len(decode(batch, 0)) for batch in batches),
+        "batches": len(batches),
+        "bytes": sum(map(len, batches)),
+        "seconds": {name: seconds_of(times, step) for name, step in steps(batches).items()},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.reader", description="What each step takes for an event.")
+    parser.add_argument("--connections", type=int, default=4000, help="to record; default: 4000")
+    parser.add_argument("--repetitions", type=int, default=30, help="of which the best counts; default: 30")
+    parser.add_argument("--json", action="store_true", help="all that was measured")
+    options = parser.parse_args()
+    raw = _measured(options.connections, options.repetitions)
+    print(json.dumps(raw) if options.json else report.text({"reader": raw}))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 Raw = dict[str, Any]
 
 UNPACKED = Path(__file__).parents[1] / "build" / "iperf3" / "usr" / "bin" / "iperf3"
-LENGTH = 5.0
+LENGTH = 4.0
 SMALL = 64
 """Bytes of a small datagram."""
 KINDS = {

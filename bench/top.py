@@ -19,7 +19,7 @@ Raw = dict[str, Any]
 
 WIDE, HIGH = 80, 24
 SETTLES = 5.0
-SECONDS = 20.0
+SECONDS = 12.0
 
 
 def measure(python: str, folder: Path, connections: int) -> list[Raw]:

@@ -4,6 +4,7 @@
 #define PYTRACECON_ACCEPT_BPF_H
 
 #include "report.bpf.h"
+#include "unseen.bpf.h"
 
 static __always_inline bool begin_accepted(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
 {
@@ -32,13 +33,19 @@ static __always_inline void give_first_path(const struct sock *sk, const struct 
 
 static __always_inline int on_accept(const struct sock *sk)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct sock_state *state, fresh = {};
 	__u8 protocol = protocol_of(sk);
 
 	if (!protocol)
 		return 0;
 	state = state_of(sk);
+	if (state && state->phase & PHASE_ACCEPTED && protocol == PROTO_TCP && !same_remote(state, sk)) {
+		/* Another connection's, whose end no program saw, and neither this one's handshake. */
+		if (end_is_missing(state))
+			count_unseen();
+		state = NULL;
+	}
 	if (!state) {
 		if (!begin_accepted(&fresh, sk, protocol))
 			return 0;
@@ -63,6 +70,8 @@ static __always_inline int on_accept(const struct sock *sk)
 	}
 	if (!matched(sk, state))
 		return 0;
+	/* What its listener was matters no more. */
+	state->conn.flags &= ~CONN_PARTIAL;
 	state->phase |= PHASE_ACCEPTED;
 	report_accept(state);
 	if (state->phase & PHASE_CLOSED)

@@ -1,69 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Outbound attempts: the moment of the first SYN, and those that end inside connect() and leave no error on the
- * socket. Three rungs: fentry/fexit, kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
+ * Outbound attempts that end inside connect() and leave no error on the socket. Three rungs: fentry/fexit,
+ * kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
  */
+#define CURRENT_TASK
 #include "attempt.bpf.h"
-#include "watch.bpf.h"
+#include "first_syn.bpf.h"
 #include "file.bpf.h"
-
-static __always_inline int on_first_syn(const struct sock *sk)
-{
-	struct sock_state *state = state_of(sk), *whole;
-	struct sock *parent;
-
-	if (!state || !(state->phase & PHASE_ATTEMPT) || state->started)
-		return 0;
-	state->started = bpf_ktime_get_ns();
-	state->phase |= PHASE_SYN_LEFT;
-	take_tuple(&state->conn, sk);
-	if (BPF_CORE_READ(tcp_sk(sk), fastopen_req))
-		state->conn.flags |= CONN_FASTOPEN;
-	parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
-	whole = parent ? state_of(parent) : NULL;
-	/* The first path of an MPTCP connection is its own first SYN, with its own addresses. */
-	if (whole && whole->phase & PHASE_ATTEMPT && !whole->started) {
-		whole->started = state->started;
-		whole->phase |= PHASE_SYN_LEFT;
-		whole->conn.flags |= state->conn.flags & (CONN_V4_MAPPED | CONN_FASTOPEN);
-		take_tuple(&whole->conn, sk);
-		know_ports(parent, &whole->conn);
-		if (matched(parent, whole))
-			report_connect(whole);
-	}
-	know_ports(sk, &state->conn);
-	if (matched(sk, state))
-		report_connect(state);
-	return 0;
-}
-
-SEC("fentry/tcp_connect")
-int BPF_PROG(first_syn_fentry, struct sock *sk)
-{
-	return on_first_syn(sk);
-}
 
 SEC("kprobe/tcp_connect")
 int BPF_KPROBE(first_syn_kprobe, struct sock *sk)
 {
 	return on_first_syn(sk);
-}
-
-SEC("sockops")
-int first_syn_sockops(struct bpf_sock_ops *context)
-{
-	struct bpf_sock *sk;
-	struct tcp_sock *tp;
-
-	if (context->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
-		return 1;
-	sk = context->sk;
-	if (!sk)
-		return 1;
-	tp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		on_first_syn((struct sock *)tp);
-	return 1;
 }
 
 /* An IPv6 socket connects to a mapped address through the IPv4 function, which has told it already. */
@@ -260,6 +208,10 @@ int connect_exit(struct trace_event_raw_sys_exit *context)
 		return 0;
 	attempt = *found;
 	bpf_map_delete_elem(&syscall_attempts, &task);
+	if (attempt.sk) {
+		on_attempt_left((const struct sock *)attempt.sk, context->ret);
+		return 0;
+	}
 	sk = sock_of_fd(attempt.fd);
 	if (sk)
 		on_connect_exit(sk, &attempt, context->ret);

@@ -33,7 +33,7 @@ static __always_inline bool owns_v4_mapped(const struct sock *sk, const struct c
 
 static __always_inline bool begin_failed(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 
 	begin(fresh, sk, protocol, DIRECTION_OUT);
 	if (fresh->conn.subflow_of)
@@ -82,24 +82,30 @@ static __always_inline bool ends_attempt(const struct syscall_attempt *attempt, 
 	       result != -ERROR_EINTR && result > -ERROR_ERESTARTSYS;
 }
 
+/* Of a socket that has an entry; false if it has none. */
+static __always_inline bool on_attempt_left(const struct sock *sk, long result)
+{
+	struct sock_state *state = state_of(sk);
+
+	if (!state)
+		return false;
+	if (state->phase & PHASE_PENDING && matched(sk, state)) {
+		report_failed(state, sk, -result);
+		forget(sk);
+	} else {
+		state->phase &= ~PHASE_IN_CONNECT;
+	}
+	return true;
+}
+
 static __always_inline void on_connect_exit(const struct sock *sk, const struct syscall_attempt *attempt, long result)
 {
-	struct sock_state *state, fresh = {};
+	struct sock_state fresh = {};
 	__u8 protocol;
 
 	protocol = protocol_of(sk);
-	if (!protocol)
+	if (!protocol || on_attempt_left(sk, result))
 		return;
-	state = state_of(sk);
-	if (state) {
-		if (state->phase & PHASE_PENDING && matched(sk, state)) {
-			report_failed(state, sk, -result);
-			forget(sk);
-		} else {
-			state->phase &= ~PHASE_IN_CONNECT;
-		}
-		return;
-	}
 	/* No entry: it never came as far as SYN_SENT, or what came of it has been told. */
 	if (attempt->began || !ends_attempt(attempt, result) || BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
 		return;

@@ -59,6 +59,23 @@ static __always_inline __u64 user_arg_7(const struct pt_regs *regs)
 }
 #endif
 
+/*
+ * Reading a member is a call of some 15 ns, or one instruction where the verifier knows what the pointer points to. A
+ * source whose sockets are arguments of tracepoints by BTF, and no others, defines VOUCHED_SOCK before its first
+ * include. Numbers only: for each pointer that a program loads so, the verifier searches all the kernel's types by name,
+ * which made a start 100 ms longer on 6.18.
+ */
+#ifdef VOUCHED_SOCK
+#define READ_SOCK(...) ___arrow(__VA_ARGS__)
+#else
+#define READ_SOCK(...) BPF_CORE_READ(__VA_ARGS__)
+#endif
+
+static __always_inline struct task_struct *current_task(void)
+{
+	return (struct task_struct *)bpf_get_current_task();
+}
+
 #define AF_INET 2
 #define AF_INET6 10
 #define S_IFMT 0170000
@@ -88,6 +105,7 @@ enum tcp_states {
 enum errors {
 	ERROR_EPERM = 1,
 	ERROR_EINTR = 4,
+	ERROR_E2BIG = 7,
 	ERROR_EACCES = 13,
 	ERROR_EPIPE = 32,
 	ERROR_ECONNABORTED = 103,
@@ -110,6 +128,24 @@ static __always_inline struct tcp_sock *tcp_sk(const struct sock *sk)
 static __always_inline struct inet_sock *inet_sk(const struct sock *sk)
 {
 	return (struct inet_sock *)sk;
+}
+
+/* The same, to read from with READ_SOCK(); NULL if it is none. */
+static __always_inline const struct tcp_sock *read_tcp(const struct sock *sk)
+{
+#ifdef VOUCHED_SOCK
+	return bpf_skc_to_tcp_sock((void *)sk);
+#else
+	return tcp_sk(sk);
+#endif
+}
+
+/* The source port; MPTCP's own sockets are no TCP sockets. */
+static __always_inline __be16 source_port(const struct sock *sk)
+{
+	const struct tcp_sock *tp = read_tcp(sk);
+
+	return tp ? READ_SOCK(tp, inet_conn.icsk_inet.inet_sport) : BPF_CORE_READ(inet_sk(sk), inet_sport);
 }
 
 static __always_inline struct udp_sock *udp_sk(const struct sock *sk)
@@ -145,6 +181,37 @@ static __always_inline __u64 born(const struct task_struct *task)
 static __always_inline __u64 cgroup_id(const struct task_struct *task)
 {
 	return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
+/*
+ * What the kernel has a helper for. They tell of the current task only, and not to every kind of program: a source that
+ * has nothing to do with others defines CURRENT_TASK before its first include.
+ */
+static __always_inline __u64 thread_of(const struct task_struct *task)
+{
+#ifdef CURRENT_TASK
+	return bpf_get_current_pid_tgid();
+#else
+	return (__u64)BPF_CORE_READ(task, tgid) << 32 | (__u32)BPF_CORE_READ(task, pid);
+#endif
+}
+
+static __always_inline __u32 user_of(const struct task_struct *task)
+{
+#ifdef CURRENT_TASK
+	return bpf_get_current_uid_gid();
+#else
+	return BPF_CORE_READ(task, cred, uid.val);
+#endif
+}
+
+static __always_inline __u64 group_of(const struct task_struct *task)
+{
+#ifdef CURRENT_TASK
+	return bpf_get_current_cgroup_id();
+#else
+	return cgroup_id(task);
+#endif
 }
 
 #endif

@@ -6,17 +6,22 @@
 #include "emit.bpf.h"
 
 /* The names that a process has: its own, and the calling thread's where that is another. */
-static __always_inline void take_task(struct conn *conn, struct task_struct *task, __u8 source)
+static __always_inline void take_task(struct conn *conn, const struct task_struct *task, __u8 source)
 {
+	__u64 thread = thread_of(task);
+	const struct task_struct *leader = task;
+
 	conn->owner = source;
-	conn->pid = BPF_CORE_READ(task, tgid);
-	conn->tid = BPF_CORE_READ(task, pid);
-	conn->uid = BPF_CORE_READ(task, cred, uid.val);
-	conn->cgroup = cgroup_id(task);
-	conn->born = born(task);
-	BPF_CORE_READ_STR_INTO(&conn->comm, task, group_leader, comm);
-	if (conn->tid != conn->pid)
+	conn->pid = thread >> 32;
+	conn->tid = thread;
+	conn->uid = user_of(task);
+	conn->cgroup = group_of(task);
+	if (conn->tid != conn->pid) {
 		BPF_CORE_READ_STR_INTO(&conn->thread, task, comm);
+		leader = BPF_CORE_READ(task, group_leader);
+	}
+	conn->born = BPF_CORE_READ(leader, start_boottime);
+	BPF_CORE_READ_STR_INTO(&conn->comm, leader, comm);
 }
 
 static __always_inline void copy_owner(struct conn *to, const struct conn *from, __u8 source)
@@ -66,12 +71,12 @@ static __always_inline bool same_address(const __u8 *one, const __u8 *other)
 /* Keeps what is known already: after a failed attempt the kernel clears ports and addresses. */
 static __always_inline void take_tuple(struct conn *conn, const struct sock *sk)
 {
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	__u16 port = bpf_ntohs(BPF_CORE_READ(inet_sk(sk), inet_sport));
+	__u16 family = READ_SOCK(sk, __sk_common.skc_family);
+	__u16 port = bpf_ntohs(source_port(sk));
 
 	if (family == AF_INET) {
-		put_v4(conn->local_addr, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
-		put_v4(conn->remote_addr, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+		put_v4(conn->local_addr, READ_SOCK(sk, __sk_common.skc_rcv_saddr));
+		put_v4(conn->remote_addr, READ_SOCK(sk, __sk_common.skc_daddr));
 	} else if (family == AF_INET6) {
 		BPF_CORE_READ_INTO(&conn->local_addr, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&conn->remote_addr, sk, __sk_common.skc_v6_daddr);
@@ -80,7 +85,7 @@ static __always_inline void take_tuple(struct conn *conn, const struct sock *sk)
 	}
 	if (port)
 		conn->local_port = port;
-	port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	port = bpf_ntohs(READ_SOCK(sk, __sk_common.skc_dport));
 	if (port)
 		conn->remote_port = port;
 }
@@ -121,7 +126,7 @@ static __always_inline struct listening *listener_of(const struct conn *conn)
 /* IPPROTO_TCP or IPPROTO_MPTCP, else 0. */
 static __always_inline __u8 protocol_of(const struct sock *sk)
 {
-	__u16 number = BPF_CORE_READ(sk, sk_protocol);
+	__u16 number = READ_SOCK(sk, sk_protocol);
 
 	return number == IPPROTO_TCP_NUMBER ? PROTO_TCP : number == IPPROTO_MPTCP_NUMBER ? PROTO_MPTCP : 0;
 }
@@ -129,7 +134,7 @@ static __always_inline __u8 protocol_of(const struct sock *sk)
 /* The same, and PROTO_UDP. Other families have numbers of their own, and raw sockets those of what they carry. */
 static __always_inline __u8 transport_of(const struct sock *sk)
 {
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	__u16 family = READ_SOCK(sk, __sk_common.skc_family);
 
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
@@ -196,15 +201,15 @@ static __always_inline void begin(struct sock_state *state, const struct sock *s
 	describe(&state->conn, sk, protocol, direction);
 }
 
-static __always_inline struct sock_state *remember(const struct sock *sk, const struct sock_state *state)
+static __always_inline bool remember(const struct sock *sk, const struct sock_state *state)
 {
 	__u64 key = (__u64)sk;
 
 	if (bpf_map_update_elem(&socks, &key, state, BPF_ANY)) {
 		count_forgotten();
-		return NULL;
+		return false;
 	}
-	return bpf_map_lookup_elem(&socks, &key);
+	return true;
 }
 
 #endif

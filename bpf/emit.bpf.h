@@ -110,16 +110,18 @@ static __always_inline void count_full(struct counters *slot, __u8 kind)
 	}
 }
 
-static __always_inline void begin_record(struct header *record, const struct counters *slot, __u64 size, __u8 kind)
+static __always_inline void begin_record(struct header *record, const struct counters *slot, __u64 size, __u8 kind,
+					 __u64 time)
 {
-	record->time = bpf_ktime_get_ns();
+	record->time = time;
 	record->lost = slot->lost_ring;
 	record->cpu = bpf_get_smp_processor_id();
 	record->kind = kind;
 	record->words = size / 8;
 }
 
-static __always_inline void *reserve_record(__u64 size, __u8 kind)
+/* `time` is when it happened; 0: now. */
+static __always_inline void *reserve_record_at(__u64 size, __u8 kind, __u64 time)
 {
 	struct counters *slot = own_counters();
 	struct header *record;
@@ -133,17 +135,27 @@ static __always_inline void *reserve_record(__u64 size, __u8 kind)
 		count_full(slot, kind);
 		return NULL;
 	}
-	begin_record(record, slot, size, kind);
+	begin_record(record, slot, size, kind, time ? time : bpf_ktime_get_ns());
+	return record;
+}
+
+static __always_inline void *reserve_record(__u64 size, __u8 kind)
+{
+	return reserve_record_at(size, kind, 0);
+}
+
+static __always_inline void *reserve_at(__u64 size, __u8 kind, const struct conn *conn, __u64 time)
+{
+	struct connect_event *record = reserve_record_at(size, kind, time);
+
+	if (record)
+		record->conn = *conn;
 	return record;
 }
 
 static __always_inline void *reserve(__u64 size, __u8 kind, const struct conn *conn)
 {
-	struct connect_event *record = reserve_record(size, kind);
-
-	if (record)
-		record->conn = *conn;
-	return record;
+	return reserve_at(size, kind, conn, 0);
 }
 
 /* The reader is woken when it sleeps, or when it naps and much is waiting; never for each record. */
@@ -175,7 +187,7 @@ static __always_inline void output(struct header *record, __u64 size, __u8 kind)
 
 	if (!slot)
 		return;
-	begin_record(record, slot, size, kind);
+	begin_record(record, slot, size, kind, bpf_ktime_get_ns());
 	if (bpf_ringbuf_output(&ring, record, size, wakeup()))
 		count_full(slot, kind);
 }

@@ -15,7 +15,8 @@ static __always_inline void found_listener(const struct sock *sk, struct task_st
 	fresh.sockets = 1;
 	fresh.wanted = take_owner(&fresh.conn, task, OWNER_LISTEN);
 	listener_key_of(&key, &fresh.conn);
-	bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST);
+	if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -ERROR_E2BIG)
+		count_forgotten();
 }
 
 static __always_inline void report_existing(const struct sock_state *state, const struct sock *sk, int tcp_state)
@@ -40,16 +41,18 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 {
 	struct sock_state fresh = {};
 	__u64 key = (__u64)sk;
+	long error;
 
 	if (!begin_found(&fresh, sk, task, protocol, tcp_state, CONN_PRE_EXISTING))
 		return;
 	/* A hook may have been faster, or another process holds the same socket and was met first. */
 	if (state_of(sk))
 		return;
-	if (bpf_map_update_elem(&socks, &key, &fresh, BPF_NOEXIST)) {
+	error = bpf_map_update_elem(&socks, &key, &fresh, BPF_NOEXIST);
+	if (error == -ERROR_E2BIG)
 		count_forgotten();
+	if (error)
 		return;
-	}
 	report_existing(&fresh, sk, tcp_state);
 	forget_if_closed(sk);
 }

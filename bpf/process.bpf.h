@@ -24,10 +24,8 @@ struct {
 } processes __weak SEC(".maps");
 
 /* The one that runs now; of an older program nothing is known but who has it. */
-static __always_inline struct process *process_of(struct task_struct *task)
+static __always_inline struct process *process_of(struct task_struct *task, __u32 pid, __u64 since)
 {
-	__u32 pid = BPF_CORE_READ(task, tgid);
-	__u64 since = born(task);
 	struct process fresh = {.born = since, .origin_born = since, .origin_pid = pid};
 	struct process *known = bpf_map_lookup_elem(&processes, &pid);
 
@@ -63,13 +61,13 @@ static __always_inline void tell(struct process *process, struct task_struct *ta
 }
 
 /* The id under which user space knows the task's process from now on; 0 where nobody wants to. */
-static __always_inline __u64 known_process(struct task_struct *task)
+static __always_inline __u64 known_process(struct task_struct *task, __u32 pid, __u64 since)
 {
 	struct process *process;
 
 	if (!wanted(KIND_PROCESS))
 		return 0;
-	process = process_of(task);
+	process = process_of(task, pid, since);
 	if (!process)
 		return 0;
 	if (!process->told)

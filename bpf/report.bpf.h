@@ -32,7 +32,7 @@ static __always_inline void report_connect(const struct sock_state *state)
 
 	if (!wanted(KIND_CONNECT))
 		return;
-	event = reserve(sizeof(*event), KIND_CONNECT, &state->conn);
+	event = reserve_at(sizeof(*event), KIND_CONNECT, &state->conn, state->started);
 	if (event)
 		submit(event);
 }
@@ -43,11 +43,10 @@ static __always_inline void report_established(const struct sock_state *state, c
 
 	if (!wanted(KIND_ESTABLISHED))
 		return;
-	event = reserve(sizeof(*event), KIND_ESTABLISHED, &state->conn);
+	/* The moment from which the latency and, later, the duration are counted, not the one a few instructions after. */
+	event = reserve_at(sizeof(*event), KIND_ESTABLISHED, &state->conn, state->established);
 	if (!event)
 		return;
-	/* The moment from which the latency and, later, the duration are counted, not the one a few instructions after. */
-	event->header.time = state->established;
 	event->latency = state->started ? state->established - state->started : 0;
 	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->reserved = 0;
@@ -71,10 +70,9 @@ static __always_inline void report_failed(const struct sock_state *state, const 
 	now = bpf_ktime_get_ns();
 	if (settings.min_latency && (!state->started || now - state->started < settings.min_latency))
 		return;
-	event = reserve(sizeof(*event), KIND_FAILED, &state->conn);
+	event = reserve_at(sizeof(*event), KIND_FAILED, &state->conn, now);
 	if (!event)
 		return;
-	event->header.time = now;
 	event->latency = state->started ? now - state->started : 0;
 	event->syn_retransmits = syn_retransmits(sk, state->conn.protocol);
 	event->error = error;

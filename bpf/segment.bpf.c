@@ -17,7 +17,7 @@ static __always_inline struct sock_state *entry_of(const struct sock *sk, __u8 p
 	fresh.conn.flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
 	fresh.phase = PHASE_MATCHED | PHASE_UNKNOWN;
 	begin(&fresh, sk, protocol, direction_of(sk, protocol, BPF_CORE_READ(sk, __sk_common.skc_state)));
-	return tuple_wanted(&fresh.conn) ? remember(sk, &fresh) : NULL;
+	return tuple_wanted(&fresh.conn) && remember(sk, &fresh) ? state_of(sk) : NULL;
 }
 
 /* Until a process takes it, it is the listener's, who may not pass the filters. */

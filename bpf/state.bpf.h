@@ -109,7 +109,8 @@ struct syscall_attempt {
 	__u32 fd;
 	__u16 port;
 	__u8 known; /* the cgroup's hook has filled in address and port */
-	__u8 began; /* the socket came as far as SYN_SENT */
+	__u8 began; /* the socket came as far as SYN_SENT, … */
+	__u64 sk;   /* … and this is it */
 };
 
 struct {

@@ -18,28 +18,33 @@ static __always_inline bool fin_queued(int state)
  */
 static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, int from, bool syn_counted)
 {
-	const struct tcp_sock *tp = tcp_sk(sk);
-	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
-	__u64 received = BPF_CORE_READ(tp, bytes_received);
-	__u32 unacked = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+	const struct tcp_sock *tp = read_tcp(sk);
 	bool fin = fin_queued(from);
+	__u64 acked, received;
+	__u32 unacked;
+
+	if (!tp)
+		return;
+	acked = READ_SOCK(tp, bytes_acked);
+	received = READ_SOCK(tp, bytes_received);
+	unacked = READ_SOCK(tp, write_seq) - READ_SOCK(tp, snd_una);
 
 	/* Before its SYN leaves, a deferred fast open has no sequence numbers yet. */
 	if (from == STATE_SYN_SENT)
-		unacked = BPF_CORE_READ(tp, packets_out) && unacked ? unacked - 1 : 0;
+		unacked = READ_SOCK(tp, packets_out) && unacked ? unacked - 1 : 0;
 	if (syn_counted && acked)
 		acked--;
 	if (fin && !unacked && acked)
 		acked--;
 	else if (fin && unacked)
 		unacked--;
-	if (BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_FLAG_DONE && received)
+	if (READ_SOCK(sk, __sk_common.skc_flags) & SOCK_FLAG_DONE && received)
 		received--;
 	totals->tx_acked = acked;
 	totals->tx_bytes = acked + unacked;
 	totals->rx_bytes = received;
-	totals->rtt = (__u64)(BPF_CORE_READ(tp, srtt_us) >> 3) * 1000;
-	totals->retransmits = BPF_CORE_READ(tp, total_retrans);
+	totals->rtt = (__u64)(READ_SOCK(tp, srtt_us) >> 3) * 1000;
+	totals->retransmits = READ_SOCK(tp, total_retrans);
 	totals->state = from;
 }
 
@@ -105,8 +110,8 @@ static __always_inline void mptcp_totals(struct totals *totals, const struct soc
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */
 static __always_inline __u8 how_ended(const struct sock *sk, int from, const struct sock_state *state, bool fin_unacked)
 {
-	__u64 flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
-	int error = BPF_CORE_READ(sk, sk_err);
+	__u64 flags = READ_SOCK(sk, __sk_common.skc_flags);
+	int error = READ_SOCK(sk, sk_err);
 	bool dead = flags & SOCK_FLAG_DEAD, done = flags & SOCK_FLAG_DONE;
 
 	/* tcp_reset() notes the error before the state changes, tcp_disconnect() after. */

@@ -125,12 +125,13 @@ struct in_addr {
 	__be32 s_addr;
 };
 
-struct inet_connection_sock {
-	void *icsk_ulp_data;
-};
-
 struct inet_sock {
 	__be16 inet_sport;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	void *icsk_ulp_data;
 };
 
 struct inode {
@@ -343,6 +344,7 @@ struct tcp_skb_cb {
 };
 
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	u32 copied_seq;
 	u64 bytes_sent;
 	u32 write_seq;

@@ -1,9 +1,10 @@
 """Builds `pytracecon._ring`: the walk over a mapped BPF ring buffer, in C, and the way from records to JSON lines.
 
-Python has no acquire and release ordering, and on arm64 a ring cannot be read without. The records are copied out as
-they are, many in one call. `json_lines.c` writes what JSON most of them make; all else is Python's. `confined.c` is
-the child in which uretprobes are tried: between fork() and exit no Python may run. `quiet.c` holds back what libbpf
-says and nobody wants to know, `kernel_types.c` the types of the kernel that no program asks for.
+Python has no acquire and release ordering, and on arm64 a ring cannot be read without. `ring.c` copies the records out
+as they are, many in one call, and may sort them by kind on the way. `json_lines.c` writes what JSON most of them make;
+all else is Python's. `confined.c` is the child in which uretprobes are tried: between fork() and exit no Python may
+run. `quiet.c` holds back what libbpf says and nobody wants to know, `kernel_types.c` the types of the kernel that no
+program asks for.
 """
 
 from pathlib import Path
@@ -30,10 +31,20 @@ ffibuilder.cdef(
         size_t records;
         size_t names;
         uint32_t lost;
+        uint64_t first;
         uint64_t last;
     } batch;
 
+    typedef struct {
+        unsigned char *data;
+        size_t room;
+        size_t size;
+        size_t bytes;
+    } heap;
+
     void ring_take(ring *r, void *out, size_t room, batch *b);
+    void ring_sort(ring *r, heap *heaps, size_t count, int64_t offset, batch *b);
+    void gather(const void *from, size_t stride, size_t size, size_t count, void *to);
     size_t ring_unread(ring *r);
 
     typedef struct {
@@ -108,83 +119,13 @@ ffibuilder.set_source(
     #include <linux/seccomp.h>
     #include <linux/types.h>
     #include "events.h"
-
-    /* The first eight bytes of a record in the ring, from linux/bpf.h. */
-    #define BUSY (1U << 31)
-    #define DISCARDED (1U << 30)
-    #define RING_HEADER 8
-
-    typedef struct {
-        unsigned long *consumer;
-        unsigned long *producer;
-        unsigned char *data;      /* mapped twice in a row: no record is ever split */
-        unsigned long mask;
-        uint32_t *lost;           /* what each CPU said last of its losses */
-        uint32_t cpus;
-    } ring;
-
-    typedef struct {
-        size_t bytes;
-        size_t records;
-        size_t names;             /* records that are no events */
-        uint32_t lost;            /* records missing before the first one of this batch */
-        uint64_t last;            /* when the last of them was made */
-    } batch;
-
-    /* Copies whole records into `out` until there are no more, no more fit, or a loss lies between two of them. */
-    static void ring_take(ring *r, void *out, size_t room, batch *b)
-    {
-        /* Only this side writes the consumer's position; the producer's is read after what it covers was written. */
-        unsigned long at = *r->consumer;
-        unsigned long end = __atomic_load_n(r->producer, __ATOMIC_ACQUIRE);
-
-        b->bytes = 0;
-        b->records = 0;
-        b->names = 0;
-        b->lost = 0;
-        while (at < end) {
-            uint32_t *place = (uint32_t *)(r->data + (at & r->mask));
-            /* Acquire: the kernel clears BUSY after it wrote the record. */
-            uint32_t length = __atomic_load_n(place, __ATOMIC_ACQUIRE);
-            uint32_t size = length & ~(BUSY | DISCARDED);
-
-            if (length & BUSY)
-                break;
-            if (!(length & DISCARDED)) {
-                const struct header *head = (const struct header *)((unsigned char *)place + RING_HEADER);
-
-                if (size > room - b->bytes)
-                    break;
-                /* Signed: a loss that the reader found in the counters may be newer than this record. */
-                int32_t more = head->cpu < r->cpus ? (int32_t)(head->lost - r->lost[head->cpu]) : 0;
-                if (more > 0) {
-                    if (b->records)
-                        break;
-                    b->lost += more;
-                    r->lost[head->cpu] = head->lost;
-                }
-                memcpy((unsigned char *)out + b->bytes, head, size);
-                b->bytes += size;
-                b->last = head->time;
-                b->records++;
-                b->names += head->kind >= KIND_LOOKUP;
-            }
-            at += (RING_HEADER + size + 7) & ~7UL;
-            /* Release: the kernel may overwrite the record only after it was copied. */
-            __atomic_store_n(r->consumer, at, __ATOMIC_RELEASE);
-        }
-    }
-
-    static size_t ring_unread(ring *r)
-    {
-        return __atomic_load_n(r->producer, __ATOMIC_ACQUIRE) - *r->consumer;
-    }
     """
+    + (HERE / "ring.c").read_text(encoding="utf-8")
     + (HERE / "json_lines.c").read_text(encoding="utf-8")
     + (HERE / "confined.c").read_text(encoding="utf-8")
     + (HERE / "quiet.c").read_text(encoding="utf-8")
     + (HERE / "kernel_types.c").read_text(encoding="utf-8"),
-    include_dirs=[str(HERE.parent / "bpf")],
+    include_dirs=[str(HERE.parent / "bpf"), str(HERE)],
     extra_compile_args=["-O2"],
 )
 

@@ -71,14 +71,15 @@ def now() -> frozenset[str]:
 def effective(names: Collection[str], *, permitted: Collection[str] | None = None) -> None:
     """Have these in effect, of those that are permitted; no others stay permitted than `permitted`, if that is given.
 
-    OSError if one is not permitted. Inheritable is none from now on.
+    OSError if one is not permitted. With `permitted`, none stays inheritable.
     """
-    may = _bits(permitted) if permitted is not None else held().permitted
+    before = held()
+    may, inheritable = (before.permitted, before.inheritable) if permitted is None else (_bits(permitted), 0)
     wanted = _bits(names)
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)()
     for word in range(2):
-        for place, bits in enumerate((wanted, may, 0)):
+        for place, bits in enumerate((wanted, may, inheritable)):
             sets[3 * word + place] = bits >> 32 * word & 0xFFFF_FFFF
     _checked(_libc.capset(header, sets), "capset")
 

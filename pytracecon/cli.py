@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from pytracecon.commands import verb_and_rest
     from pytracecon.commands.console import reserve_descriptors, say
-    from pytracecon.errors import PytraceconError
+    from pytracecon.errors import PytraceconError, limit_reached
     from pytracecon.outputs.sink import ReaderGone
 
     reserve_descriptors()
@@ -36,5 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     except PytraceconError as error:
         say(str(error))
         return error.exit_status
+    except (OSError, MemoryError) as error:
+        limit = limit_reached(error)
+        if limit is None:
+            raise
+        say(str(limit))
+        return limit.exit_status
     except SystemExit as ended:  # --help, --version, wrong usage
         return ended.code if isinstance(ended.code, int) else 0

@@ -116,7 +116,7 @@ def failure(code: int) -> tuple[str | None, str | None]:
 
 
 @lru_cache(maxsize=4096)
-def _who(
+def who(
     process: bytes, names: bytes
 ) -> tuple[str | None, str, tuple[Any, ...], bool | None, int, tuple[int, int, int, int]]:
     """What hardly differs between a process's connections: `proto`, `direction`, from `v4_mapped` to `pre_existing`,
@@ -227,7 +227,7 @@ def _segments(proto: str | None, count: int) -> int | None:
     return None if proto == "mptcp" else count
 
 
-_EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
+EVENTS: dict[str, tuple[type[ConnectionEvent], Callable[[list[Any], str | None, int, str], Tail]]] = {
     "connect": (Connect, _connect),
     "established": (Established, _established),
     "failed": (Failed, _failed),
@@ -239,12 +239,14 @@ _EVENTS: dict[str, tuple[Callable[..., ConnectionEvent], Callable[[list[Any], st
     "reset": (Reset, _reset),
     "flow": (Flow, _flow),
 }
-_TABLE = {
-    wire.KINDS[name]: (wire.layout(_PARTS, wire.RECORDS[f"{name}_event"]).unpack_from, event, rest)
-    for name, (event, rest) in _EVENTS.items()
+_TABLE: dict[int, tuple[int, Callable[..., Any], Callable[..., ConnectionEvent], Callable[..., Tail]]] = {
+    wire.KINDS[name]: (shape.size, shape.unpack_from, event, rest)
+    for name, (event, rest) in EVENTS.items()
+    for shape in [wire.layout(_PARTS, wire.RECORDS[f"{name}_event"])]
 }
 
 _BEGINNING = wire.layout(_PARTS).unpack_from
+_HEADER = wire.layout(wire.HEADER).unpack_from
 
 
 OWNER_KINDS = frozenset(wire.OWNER_KINDS.values())
@@ -279,7 +281,7 @@ def _begin(names: Joiner, batch: bytes | memoryview, at: int) -> None:
     """The name that a UDP conversation has is the one that its remote has now."""
     time, number, _, process, _, remote, _, _, names_of = _BEGINNING(batch, at)
     if remote in names.addresses:
-        _, direction, _, _, _, (_, cgroup, pid, born) = _who(process, names_of)
+        _, direction, _, _, _, (_, cgroup, pid, born) = who(process, names_of)
         if direction == "out":
             names.begin(number, (pid, born), cgroup, remote, time)
 
@@ -295,35 +297,41 @@ def decode(
 
     `names` takes the records that serve names, and gives what they make; and tells connections' hosts. `owners` takes
     those that tell what processes are, and knows it; `translations` those that tell where a connection really goes.
+    A record that is not whole, or of a kind or with a word that is not known, raises struct.error or LookupError.
     """
     events: list[Event] = []
     named: Container[bytes] = () if names is None else names.addresses
     at, end = 0, len(batch)
     while at < end:
-        kind = batch[at + wire.KIND_OFFSET]
+        *_, kind, words = _HEADER(batch, at)
+        behind = at + (words << 3)
+        if behind > end or words < 2:
+            raise struct.error(f"{end - at} bytes are left of a record of {words << 3}")
         if kind in NAME_KINDS:
             if names is not None:
                 events += names.take(part(batch, at), offset_ns)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind in OWNER_KINDS:
             if owners is not None:
                 owners.take(batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind == wire.TRANSLATION_KIND:
             if translations is not None:
                 translations.take(batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
         if kind == wire.BEGINNING_KIND:
             if names is not None:
                 _begin(names, batch, at)
-            at += batch[at + wire.WORDS_OFFSET] << 3
+            at = behind
             continue
-        unpack, event, rest = _TABLE[kind]
+        size, unpack, event, rest = _TABLE[kind]
+        if behind - at < size:
+            raise struct.error(f"a record of {behind - at} bytes, where {size} are needed")
         (time, number, subflow_of, process, local, remote, local_port, remote_port, names_of, *tail) = unpack(batch, at)
-        proto, direction, who, partial, flags, owner = _who(process, names_of)
+        proto, direction, of_owner, partial, flags, owner = who(process, names_of)
         made = event(
             time + offset_ns,
             _BIG_ENDIAN(number).hex(),
@@ -333,7 +341,7 @@ def decode(
             local_port or None,
             address(remote),
             remote_port or None,
-            *who,
+            *of_owner,
             _BIG_ENDIAN(subflow_of).hex() if subflow_of else None,
             partial,
             *rest(tail, proto, flags, direction),
@@ -358,5 +366,5 @@ def decode(
             if kind in _OVER and not (isinstance(made, Flow) and made.ended == "idle"):
                 translations.over(ends, made.proto)
         events.append(made)
-        at += batch[at + wire.WORDS_OFFSET] << 3
+        at = behind
     return events

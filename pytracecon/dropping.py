@@ -39,7 +39,8 @@ KEEP = ("needs", "none")
 """What stays: what the needs of the tracers use, or as good as nothing."""
 
 _OURS = "pytracecon: imports"
-_ENDS_WITHIN = 30.0  # seconds, for a thread of ours that is about to end: an emulated machine takes its time
+_ENDS_WITHIN = 30.0  # seconds, for a thread of ours that imports: an emulated machine takes its time
+_GONE_WITHIN = 2.0  # seconds, for the kernel to let go of it
 _READS_ALL = "CAP_DAC_READ_SEARCH"
 _PROG_LOAD, _KPROBE = 5, 2  # BPF_PROG_LOAD, BPF_PROG_TYPE_KPROBE of linux/bpf.h
 _CLONE_NEWUTS = 0x04000000
@@ -129,11 +130,11 @@ def named_user(option: str, wanted: str) -> struct_passwd:
 
 def _be_alone() -> None:
     """RuntimeError if there are other threads; those of ours that only start things are waited for."""
-    deadline = time.monotonic() + _ENDS_WITHIN
     for each in threading.enumerate():
         if each.name == _OURS:
             each.join(_ENDS_WITHIN)
-    # A thread that was joined is in the kernel for a moment yet.
+    # A thread that was joined is in the kernel for a moment yet, and nothing tells when it is gone.
+    deadline = time.monotonic() + _GONE_WITHIN
     while (others := len(os.listdir("/proc/self/task")) - 1) and threading.active_count() == 1:
         if time.monotonic() > deadline:
             break

@@ -5,6 +5,7 @@
     ├── LockedDown        (PermissionError)  kernel lockdown forbids reading kernel memory        exit 69
     ├── MissingBTF        (OSError)          the kernel has no BTF, or the given file is none     exit 69
     ├── MissingLibbpf     (ImportError)      no libbpf, or one below 1.1                          exit 69
+    ├── LimitReached      (OSError)          no descriptor or no memory is left for it            exit 69
     ├── UnsupportedKernel (OSError)          something essential is not in this kernel            exit 69
     ├── VerifierRejected  (OSError)          the kernel refused a program; the log is in `.log`   exit 69
     ├── InvalidValue      (ValueError)       an option or keyword has a value that cannot be      exit 2
@@ -14,6 +15,14 @@ The text of each is one line that names the cause and the remedy.
 """
 
 from __future__ import annotations
+
+import errno
+
+_LIMITS = {
+    errno.EMFILE: "no more files can be opened: raise the limit (ulimit -n 4096, LimitNOFILE=)",
+    errno.ENFILE: "this host can open no more files: raise fs.file-max (sysctl)",
+    errno.ENOMEM: "there is not enough memory: allow more (MemoryMax=), or give a smaller --ring-size",
+}
 
 
 class PytraceconError(Exception):
@@ -43,6 +52,10 @@ class MissingLibbpf(PytraceconError, ImportError):
     pass
 
 
+class LimitReached(PytraceconError, OSError):
+    pass
+
+
 class UnsupportedKernel(PytraceconError, OSError):
     pass
 
@@ -62,3 +75,14 @@ class InvalidValue(PytraceconError, ValueError):
 
 class TracerClosed(PytraceconError, RuntimeError):
     exit_status = 1
+
+
+def limit_reached(error: BaseException, doing: str = "") -> LimitReached | None:
+    """What an error of the system means that tells of a limit; None of any other."""
+    code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
+    if code not in _LIMITS:
+        return None
+    what = doing or (f"opening {error.filename}" if isinstance(error, OSError) and error.filename else "going on")
+    found = LimitReached(f"{what} failed: {_LIMITS[code]}")
+    found.errno = code
+    return found

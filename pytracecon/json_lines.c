@@ -3,6 +3,7 @@
  * twentieth of the price. The words come from there too. What is rare, a name to be escaped or a number that has no
  * word, is left to Python: the writing stops before that record.
  */
+#include "addresses.h"
 
 #define LONGEST_PIECE 4096
 #define LONGEST_LINE (1024 + LONGEST_PIECE) /* all else, and what put_word() writes beyond, is 800 bytes */
@@ -141,15 +142,6 @@ static char *put_address(char *at, const uint8_t *address)
 	at = is_mapped(address) ? put_ipv4(at, address + 12) : put_ipv6(at, address);
 	*at++ = '"';
 	return at;
-}
-
-/* Which of 65,536 bits an address has. */
-static uint32_t address_bit(const char *address)
-{
-	uint64_t halves[2];
-
-	memcpy(halves, address, sizeof(halves));
-	return (halves[0] * 0x9e3779b97f4a7c15 ^ halves[1]) * 0xff51afd7ed558ccd >> 48;
 }
 
 static int may_have_a_name(const json *j, const struct conn *conn)

@@ -16,6 +16,7 @@ from pytracecon import wire
 from pytracecon._ring import ffi, lib
 from pytracecon.decode import decode
 from pytracecon.events import ConnectionEvent, Event, Lost, Process
+from pytracecon.named import Named
 from pytracecon.reader import Counts, Shown, seen
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytracecon.names.joiner import Joiner
     from pytracecon.owners.processes import Owners
+    from pytracecon.ring import Batch, Ring
     from pytracecon.translations import Translations
 
 __all__ = ["Json", "JsonBatch", "joined"]
@@ -70,17 +72,11 @@ class Json:
         self._words = [self._hand_over(name, words) for name, words in _vocabulary().items()]
         self._names = names
         self._shown = shown
-        # A bit for each address that may have a name, or for several that share it: those are Python's.
-        self._named = bytearray(1 << 13)
-        self._pinned = ffi.from_buffer("uint8_t[]", self._named)
+        self._named = Named(names, translations)
+        self._pinned = ffi.from_buffer("uint8_t[]", self._named.bits)
         self._json.named = self._pinned
         self._translations = translations
         self._note_ends: Callable[[list[Event]], None] | None = None
-        if names is not None:
-            names.watch(self._note, self._reset)
-        if translations is not None:
-            translations.watch(self._note)
-            self._note_translated()
         self._owners = owners
         if owners is not None:
             self._places = ffi.new("holder[]", lib.holders_size())
@@ -98,17 +94,8 @@ class Json:
         self._note_ends = called
         self._json.left = 0 if called is None else sum(1 << wire.KINDS[name] for name in ("close", "failed"))
 
-    def _note(self, address: bytes) -> None:
-        bit = lib.address_bit(address)
-        self._named[bit >> 3] |= 1 << (bit & 7)
-
-    def _reset(self) -> None:
-        self._named[:] = bytes(len(self._named))
-        self._note_translated()
-
-    def _note_translated(self) -> None:
-        for address in () if self._translations is None else self._translations.addresses:
-            self._note(address)
+    def walk(self, ring: Ring, _offset_ns: int) -> Batch:
+        return ring.take()
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[JsonBatch], Counts]:
         if self._owners is not None:

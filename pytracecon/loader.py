@@ -167,7 +167,7 @@ def _attempt(
 def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
     many = "resolver_return_multi" not in trial.refused
     try:
-        refusals = opened.load(names, _make_ready, lambda: meanwhile.begin(opened.lib, many=many))
+        refusals = opened.load(names, _make_ready, lambda: meanwhile.run(opened.lib, many=many))
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

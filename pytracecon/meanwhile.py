@@ -1,8 +1,4 @@
-"""What can be done while the kernel verifies the programs: that takes most of a start, and no Python.
-
-Nothing of it begins earlier: who waits for Python's lock, as this thread would after each call of libbpf, waits for
-5 ms where another computes.
-"""
+"""What can be done while the kernel verifies the programs: that takes most of a start, and no Python."""
 
 from __future__ import annotations
 
@@ -11,77 +7,75 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pytracecon.tasks import Task
-
 if TYPE_CHECKING:
     from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
+    from pytracecon.sandbox import Attempt
     from pytracecon.uprobe_multi import MultiLink
 
 __all__ = ["Imports", "Meanwhile"]
 
 
 class Meanwhile:
-    """Looks for the libcs of this host and tries uretprobes, where names are wanted; then imports modules."""
+    """Where names are wanted it tries uretprobes and looks for the libcs of this host; then it imports modules."""
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
-        self._modules = (*modules, "pytracecon.names.joiner") if names else modules
+        self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
         self._names = names
+        self._done = False
+        self._attempt: Attempt | None = None
         self._found: tuple[Finder, list[Libc]] | None = None
-        self._link: MultiLink | None = None
-        self._imports: Imports | None = None
-        self._search = Task("looks for libcs", self._look)
-        self._trial: Task | None = None
+        self._failed: Exception | None = None
 
-    def begin(self, lib: Libbpf, *, many: bool) -> None:
-        """Again: nothing. `many`: this kernel has links of many uprobes."""
-        if self._names and many and self._trial is None:
-            self._trial = Task("tries uretprobes", lambda: self._try(lib))
-            self._trial.begin()
-        self._search.begin()
+    def run(self, lib: Libbpf, *, many: bool) -> None:
+        """Again: nothing. `many`: this kernel has links of many uprobes. What fails is told to who asks for it."""
+        if self._done:
+            return
+        self._done = True
+        if self._names:
+            try:
+                self._look_around(lib, many=many)
+            except Exception as error:  # noqa: BLE001 - libcs() raises it
+                self._failed = error
+        for name in self._modules:
+            # Said by the import statement that wants it.
+            with contextlib.suppress(Exception):
+                import_module(name)
 
-    def _look(self) -> None:
-        try:
-            if self._names:
-                from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
+    def _look_around(self, lib: Libbpf, *, many: bool) -> None:
+        from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
 
-                finder = Finder()
-                self._found = finder, finder.of_this_host()
-        finally:
-            # In a thread of its own, as whoever waits for what was found does not wait for that.
-            self._imports = Imports(*self._modules)
+        if many:
+            from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
 
-    def _try(self, lib: Libbpf) -> None:
-        from pytracecon.sandbox import try_many  # noqa: PLC0415 - for those who want names
-
-        self._link = try_many(lib)
+            self._attempt = Attempt(lib)
+            self._attempt.begin()
+        finder = Finder()
+        self._found = finder, finder.of_this_host()
 
     def libcs(self) -> tuple[Finder, list[Libc] | None]:
-        """What was found, to whoever asks first; then a finder that has not looked. Waits, and raises its error."""
+        """What was found, to whoever asks first; then a finder that has not looked. Raises its error."""
         from pytracecon.libcs import Finder  # noqa: PLC0415 - imported by now
 
-        self._search.result()
+        if self._failed is not None:
+            raise self._failed
         found, self._found = self._found, None
         return found or (Finder(), None)
 
     def tried(self) -> MultiLink | None:
         """The link of a uretprobe that was tried, to whoever asks first. Waits, and raises its error."""
-        if self._trial is not None:
-            self._trial.result()
-        link, self._link = self._link, None
-        return link
+        attempt, self._attempt = self._attempt, None
+        return None if attempt is None else attempt.result()
 
     def close(self) -> None:
         """Give up what nobody asked for."""
+        attempt, self._attempt = self._attempt, None
+        found, self._found = self._found, None
         with contextlib.ExitStack() as last_to_first:
-            for task in (self._search, self._trial):
-                if task is not None:
-                    task.wait()
-            for libc in () if self._found is None else self._found[1]:
+            for libc in () if found is None else found[1]:
                 last_to_first.callback(libc.close)
-            if self._link is not None:
-                last_to_first.callback(self._link.close)
-            self._found = self._link = None
+            if attempt is not None:
+                last_to_first.callback(attempt.close)
 
 
 class Imports:

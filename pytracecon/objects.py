@@ -50,6 +50,7 @@ class Objects:
             self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes(image)))
+                self._few.begin()
             types = None
             if not self._alone and btf is None:
                 # What loads no program relocates nothing.
@@ -64,14 +65,14 @@ class Objects:
     def load(
         self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
     ) -> list[PytraceconError]:
-        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called when
-        there is nothing left to do for Python.
+        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called where
+        that leaves a CPU to Python.
 
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
         with self._until_loaded:
             if self._alone:
-                return self._load_alone(names, ready, meanwhile)
+                return self._load_alone(names, ready)
             _choose(self._first, (), ready)
             maker = _task("makes maps", self._first)
             self._last_to_first.callback(maker.wait)
@@ -82,22 +83,17 @@ class Objects:
             for share in self._shares:
                 for name, each in share.object.maps.items():
                     each.reuse(self.maps[name].fd)
-                if share is not self._shares[-1]:
-                    share.task.begin()
-            meanwhile()
+                share.task.begin()
             try:
-                self._shares[-1].task.run()
+                meanwhile()
             finally:
                 for share in self._shares:
                     share.task.wait()
             outcomes = [self._take(share) for share in self._shares]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _load_alone(
-        self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
-    ) -> list[PytraceconError]:
+    def _load_alone(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
         _choose(self._first, names, ready)
-        meanwhile()
         try:
             self._first.load()
         except PytraceconError as refused:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from pytracecon import wire
+from pytracecon.builder import Builder
 from pytracecon.clock import SECOND, wall_offset
-from pytracecon.decode import decode
 from pytracecon.events import Event, Lost
 from pytracecon.iterators import run
-from pytracecon.ring import Ring, SharedPages
+from pytracecon.ring import Batch, Ring, SharedPages
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def seen(events: list[Event], names: Joiner | None, shown: Shown | None) -> tupl
 class Form(Protocol[T]):
     """What the user gets: events, or lines that tell them."""
 
+    def walk(self, ring: Ring, offset_ns: int) -> Batch:
+        """Take what is ready out of the ring. `offset_ns` leads from the records' clock to ours."""
+
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[T], Counts]:
-        """What whole records make. `offset_ns` leads from their clock to ours."""
+        """What whole records make: the `data` of what `walk` took."""
 
     def events(self, events: list[Event]) -> list[T]:
         """What events make that no record carried."""
@@ -77,17 +80,20 @@ class Events:
         owners: Owners | None = None,
         translations: Translations | None = None,
     ) -> None:
-        self._translations = translations
+        self._builder = Builder(names, owners, translations)
         self._names = names
         self._shown = shown
         self._owners = owners
         self.note: Callable[[list[Event]], None] | None = None
         """Called with what is handed over, by whoever wants to know."""
 
+    def walk(self, ring: Ring, _offset_ns: int) -> Batch:
+        return ring.take()
+
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Event], Counts]:
         if self._owners is not None:
             self._owners.refresh()
-        events = decode(batch, offset_ns, self._names, self._owners, self._translations)
+        events = self._builder.events(batch, offset_ns)
         events, counts = seen(events, self._names, self._shown)
         if self.note is not None:
             self.note(events)
@@ -163,11 +169,11 @@ class Reader:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
         now = time.monotonic_ns()  # whatever happened before is in the ring by now
-        batch = self._ring.take()
+        batch = form.walk(self._ring, offset)
         taken: list[T] = []
         if batch.lost:
             self.lost_ring += batch.lost
-            first = wire.time_of(batch.data) + offset
+            first = batch.first + offset
             taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
         if batch.records:
             made, counts = form.records(batch.data, offset)

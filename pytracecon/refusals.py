@@ -15,6 +15,7 @@ from pytracecon.errors import (
     PytraceconError,
     UnsupportedKernel,
     VerifierRejected,
+    limit_reached,
 )
 from pytracecon.logs import WARNING
 from pytracecon.privileges import in_user_namespace, lockdown, memlock_is_short, missing_capabilities
@@ -48,7 +49,9 @@ def explain(
     reads_forbidden = re.search(r"(unknown func|cannot use helper) bpf_probe_read", log) is not None
     attaching = doing.startswith("attaching")
     found: PytraceconError
-    if denied and (missing := missing_capabilities(section, attaching=attaching)):
+    if limit := limit_reached(error, doing):
+        found = limit
+    elif denied and (missing := missing_capabilities(section, attaching=attaching)):
         found = MissingPrivilege(f"{doing} needs {' and '.join(missing)}: {_HOW_TO_GET_CAPABILITIES}")
     elif denied and in_user_namespace():
         found = MissingPrivilege(f"{doing} is not allowed in a user namespace: run as root outside of the container")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytracecon import wire
 from pytracecon._ring import ffi, lib
@@ -27,8 +27,10 @@ class Batch:
     names: int
     """Of these, the records that serve names."""
     lost: int
+    first: int
+    """When the first of them was made, by the kernel's clock."""
     last: int
-    """When the last of them was made, by the kernel's clock."""
+    """The same of the last."""
 
 
 class Ring:
@@ -61,7 +63,17 @@ class Ring:
         """Move what is ready out of the ring, up to `ROOM` bytes or the next loss."""
         batch = self._batch
         lib.ring_take(self._ring, self._pinned[2], ROOM, batch)
-        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.last)
+        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
+
+    def sort(self, heaps: Any, offset_ns: int) -> Batch:
+        """The same, but each kind of record onto its heap (an array of `heap`, see ring.c), with wall time in it.
+
+        `data` are those that have none, and are as they were. `heaps` has a place before the first one for these.
+        """
+        batch = self._batch
+        heaps[0].data, heaps[0].room, heaps[0].size = self._pinned[2], ROOM, 0
+        lib.ring_sort(self._ring, heaps, len(heaps), offset_ns, batch)
+        return Batch(self._view[: heaps[0].bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
 
     def unread(self) -> int:
         """Bytes in the ring, reserved ones too."""

@@ -6,12 +6,14 @@ knew; cf6cb56ef244 (v6.14) lets it pass all filters. It is tried, not read from 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pytracecon._ring import lib as child_of
 from pytracecon.errors import UnsupportedKernel
+from pytracecon.tasks import Task
 from pytracecon.uprobe_multi import ATTACH_TYPE, KPROBE, RETURN_ZERO, MultiLink
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytracecon._libbpf import Libbpf
 
-__all__ = ["try_many", "try_one"]
+__all__ = ["Attempt", "try_one"]
 
 
 class Link(Protocol):
@@ -34,15 +36,65 @@ def try_one(attach: Callable[[str, int, int], L]) -> L:
 
     UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines.
     """
+    child, place = _start()
+    try:
+        link = attach(*place, child.pid)
+    except BaseException:
+        child_of.confined_end(child)
+        raise
+    return _ended(child, link)
+
+
+class Attempt:
+    """The same by a link of many uprobes, with a program that does nothing: no other has to be loaded yet.
+
+    The kernel takes its time to make the link. A thread waits for that.
+    """
+
+    def __init__(self, lib: Libbpf) -> None:
+        self._links: list[MultiLink] = []
+        self._program = lib.prog_load(KPROBE, RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
+        try:
+            self._child, self._place = _start()
+        except BaseException:
+            os.close(self._program)
+            raise
+        self._task = Task("tries uretprobes", self._attach)
+        self.begin = self._task.begin
+
+    def _attach(self) -> None:
+        path, offset = self._place
+        self._links.append(MultiLink(self._program, path, [offset], pid=self._child.pid, retprobe=True))
+
+    def result(self) -> MultiLink:
+        """Instead of close()."""
+        try:
+            self._task.result()
+        except BaseException:
+            child_of.confined_end(self._child)
+            raise
+        finally:
+            os.close(self._program)
+        return _ended(self._child, self._links.pop())
+
+    def close(self) -> None:
+        with contextlib.suppress(UnsupportedKernel):
+            self.result().close()
+
+
+def _start() -> tuple[Any, tuple[str, int]]:
+    """The child, which waits, and where its function is."""
     child = child_of.confined_start()
     if child.pid < 0:
         raise UnsupportedKernel(f"a child to try uretprobes on could not be made: {os.strerror(-child.pid)}")
     try:
-        path, offset = _place(int(child_of.confined_target()))
-        link = attach(path, offset, child.pid)
+        return child, _place(int(child_of.confined_target()))
     except BaseException:
         child_of.confined_end(child)
         raise
+
+
+def _ended(child: Any, link: L) -> L:
     status = child_of.confined_end(child)
     if status:
         link.close()
@@ -51,15 +103,6 @@ def try_one(attach: Callable[[str, int, int], L]) -> L:
             f"try it ended with status {status}), so what is asked of libcs is not traced"
         )
     return link
-
-
-def try_many(lib: Libbpf) -> MultiLink:
-    """The same by a link of many uprobes, with a program that does nothing: no other has to be loaded yet."""
-    program = lib.prog_load(KPROBE, RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
-    try:
-        return try_one(lambda path, offset, pid: MultiLink(program, path, [offset], pid=pid, retprobe=True))
-    finally:
-        os.close(program)
 
 
 def _place(address: int) -> tuple[str, int]:

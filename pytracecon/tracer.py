@@ -6,6 +6,7 @@
 
     tracer.read(timeout=1.0)                     # one batch instead, [] if nothing came
     tracer.read_json(timeout=1.0)                # the same as JSON lines, for a file or pipe
+    tracer.batches()                             # the same as columns of numbers, for who counts millions
     tracer.snapshot()                            # what is open now, and what ended since the snapshot before
     tracer.complete(event)                       # fills in where it really goes, if that became known since
     tracer.stats                                 # what was sent, delivered and lost; adds up exactly
@@ -21,20 +22,19 @@ import contextlib
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, Unpack
 
 # No events, and nothing that reads them: that is imported while the kernel verifies the programs.
-from pytracecon import existing, loader, settings
+from pytracecon import existing, forks, loader, told
 from pytracecon.errors import TracerClosed
-from pytracecon.filters import Filters, Keywords, hosts, owners
-from pytracecon.wire import ASLEEP, AWAKE
+from pytracecon.filters import Filters, Keywords
+from pytracecon.resting import rest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from pytracecon.connections import Connection
+    from pytracecon.batches import Batch, Columns
     from pytracecon.events import ConnectionEvent, Event
     from pytracecon.json_lines import Json, JsonBatch
     from pytracecon.listing import Listing
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pytracecon.names.records import ProgramStarted
     from pytracecon.owners.processes import Owners
     from pytracecon.probes import Probe
-    from pytracecon.reader import Events, Form, Reader, Shown
+    from pytracecon.reader import Events, Form, Reader
     from pytracecon.snapshots import Snapshot, Snapshots
     from pytracecon.upkeep import Upkeep
     from pytracecon.waiting import Waiting
@@ -97,12 +97,15 @@ class Tracer:
         self._closed = False
         self._stopping = False
         self._detached = False
+        self._nudged = False
         self._handed = 0
         self._batch: deque[Event] = deque()  # what an iteration has read and not given out yet
         self._waiting: Waiting | None = None
         self._listing: Listing | None = None
         self._snapshots: Snapshots | None = None
         self._json: Json | None = None
+        self._columns: Columns | None = None
+        self._sorted: deque[Batch] = deque()
         self._turn = threading.RLock()  # of who reads: held while it waits for events
         self._lock = threading.RLock()
         modules: tuple[str, ...] = ("pytracecon.reader", "pytracecon.translations")
@@ -117,7 +120,7 @@ class Tracer:
 
             self._owners = self._new_owners() if self.filters.processes else None
             self._names = self._joiner() if self.filters.names else None
-            self._shown = _shown(self.filters)
+            self._shown = told.shown(self.filters)
             self._translations = Translations(address)
             self._events: Events = Events(self._names, self._shown, self._owners, self._translations)
             self._reader: Reader = Reader(self._loaded, self._names, self._loaded.libcs, self.filters.udp_idle_ns)
@@ -129,7 +132,7 @@ class Tracer:
             if any(probe.need == "services" and probe.attached for probe in self._loaded.probes):
                 self._read_services()
             on_failure.pop_all()
-        _living.add(self)
+        forks.cut_off(self, self._let_go)
 
     def _joiner(self) -> Joiner:
         from pytracecon.decode import address  # noqa: PLC0415 - imported meanwhile
@@ -186,7 +189,7 @@ class Tracer:
     @property
     def stopped(self) -> bool:
         """stop() was called, and everything up to then was handed over."""
-        return self._detached and not self._batch and not self._waiting
+        return self._detached and not self._batch and not self._sorted and not self._waiting
 
     def _use(self) -> Reader:
         if os.getpid() != self._pid:
@@ -215,6 +218,32 @@ class Tracer:
             batch = joined(self._read(self._json, timeout))
             self._handed += batch.events
             return batch
+
+    def batches(self) -> Iterator[Batch]:
+        """The same events as columns, kind by kind: see `pytracecon.batches`. Ends after stop()."""
+        from pytracecon.batches import Columns  # noqa: PLC0415 - for those who want columns
+
+        with self._lock:
+            self._use()
+            if self._columns is None:
+                self._columns = Columns(
+                    self._names,
+                    self._shown,
+                    self._owners,
+                    self._translations,
+                    untold=told.untold(self.filters),
+                    by_event=told.asks_of_each(self.filters),
+                )
+                if self._snapshots is not None:
+                    self._columns.note = self._snapshots.note
+        while not self.stopped:
+            if not self._sorted:
+                with self._turn:
+                    self._sorted.extend(self._read(self._columns, None))
+            while self._sorted:
+                batch = self._sorted.popleft()
+                self._handed += batch.count
+                yield batch
 
     def snapshot(self, limit: int | None = 10_000) -> Snapshot:
         """What is open now in every network namespace, and what ended since the snapshot before, which comes first.
@@ -262,11 +291,13 @@ class Tracer:
         if self._snapshots is None or self._waiting is None:
             self._waiting = Waiting()
             self._waiting.add(reader.take_until(time.monotonic_ns(), self._events))
-            rows = Rows(self._names, self._owners, self._translations, _fits(self.filters))
+            rows = Rows(self._names, self._owners, self._translations, told.fits(self.filters))
             self._snapshots = Snapshots(rows)
             self._events.note = self._snapshots.note
             if self._json is not None:
                 self._json.note = self._snapshots.note
+            if self._columns is not None:
+                self._columns.note = self._snapshots.note
         return self._snapshots, listing, self._waiting
 
     def complete(self, event: ConnectionEvent) -> None:
@@ -283,8 +314,9 @@ class Tracer:
                 reader.wait(left)
             with self._lock:
                 taken = self._pending(form) + self._take(reader, form)
-            if left == 0:
+            if left == 0 or self._nudged:
                 break
+        self._nudged = False
         return taken
 
     def _pending(self, form: Form[T]) -> list[T]:
@@ -324,7 +356,7 @@ class Tracer:
         reader = self._use()
         while not self.stopped:
             if not self._batch and not self._waiting:
-                await _rest(reader, lambda: self._stopping)
+                await rest(reader, lambda: self._stopping)
             for event in self.read(timeout=0):
                 yield event
 
@@ -332,6 +364,12 @@ class Tracer:
         """Detach, and end the iteration after all that is in the ring. From any thread, and in a signal handler."""
         self._use()
         self._stopping = True
+        self._reader.wake()
+
+    def nudge(self) -> None:
+        """End a `read` that waits, or the next one, though nothing came. From any thread, and in a signal handler."""
+        self._use()
+        self._nudged = True
         self._reader.wake()
 
     def close(self) -> None:
@@ -345,7 +383,7 @@ class Tracer:
                 return
             self._final = self.stats
             self._closed = True
-            _living.discard(self)
+            forks.forget(self)
             if self._names is not None:
                 self._names.close()
             if self._owners is not None:
@@ -353,80 +391,13 @@ class Tracer:
             self._reader.close()
             self._loaded.close()
 
+    def _let_go(self) -> None:
+        """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
+        self._reader.close()
+        self._loaded.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _shown(filters: Filters) -> Shown | None:
-    """What the user wants of the kernel side's events: it knows no names, and tells more for their sake."""
-    from pytracecon.events import ConnectionEvent, Lookup  # noqa: PLC0415 - imported meanwhile
-
-    untold = settings.delivered(filters) - filters.events
-    fits = hosts.matcher(filters.hosts) if filters.hosts else None
-    owned = owners.matcher(filters.containers, filters.units, filters.exes)
-    if not untold and fits is None and owned is None:
-        return None
-
-    def shown(event: Event) -> bool:
-        if event.event in untold:
-            return False
-        if owned is not None and isinstance(event, (ConnectionEvent, Lookup)) and not owned(event.process):
-            return False
-        return fits is None or not isinstance(event, ConnectionEvent) or fits(event.host)
-
-    return shown
-
-
-def _fits(filters: Filters) -> Callable[[Connection], bool] | None:
-    """The same for what a snapshot lists."""
-    fits = hosts.matcher(filters.hosts) if filters.hosts else None
-    owned = owners.matcher(filters.containers, filters.units, filters.exes)
-    if fits is None and owned is None:
-        return None
-    return lambda each: (owned is None or owned(each.process)) and (fits is None or fits(each.host))
-
-
-async def _rest(reader: Reader, stopping: Callable[[], bool]) -> None:
-    """The event loop's way to wait: a nap, then until the ring's descriptor is readable."""
-    import asyncio  # noqa: PLC0415 - 100 ms that a plain loop need not wait for
-
-    from pytracecon.reader import NAP  # noqa: PLC0415 - imported meanwhile
-
-    if not reader.drained or stopping():
-        return
-    await asyncio.sleep(NAP)
-    if not reader.rest(ASLEEP) or stopping():
-        reader.rest(AWAKE)
-        return
-    readable = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(reader.epoll.fileno(), readable.set)
-    try:
-        # The kernel side may have looked just before it was told: the first sleep is a short one.
-        try:
-            await asyncio.wait_for(readable.wait(), NAP)
-        except TimeoutError:
-            if reader.rest(ASLEEP) and not stopping():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(readable.wait(), reader.until_due(None))
-    finally:
-        loop.remove_reader(reader.epoll.fileno())
-        reader.rest(AWAKE)
-        reader.calm()
-
-
-_living: weakref.WeakSet[Tracer] = weakref.WeakSet()
-
-
-def _cut_off() -> None:
-    """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
-    for tracer in list(_living):
-        tracer._reader.close()  # noqa: SLF001 - the same module's
-        tracer._loaded.close()  # noqa: SLF001
-    _living.clear()
-
-
-os.register_at_fork(after_in_child=_cut_off)

@@ -43,13 +43,13 @@ class Translations:
         self._address = address
         self._services: OrderedDict[_Key, Endpoint] = OrderedDict()
         self._nats: OrderedDict[_Key, Endpoint] = OrderedDict()
-        self._on_address: Callable[[bytes], None] | None = None
+        self._on_address: list[Callable[[bytes], None]] = []
         self.addresses: set[bytes] = set()
         """Remotes behind which somebody else was: of other connections nobody has to ask."""
 
     def watch(self, on_address: Callable[[bytes], None]) -> None:
         """`on_address` is called with each of `addresses` that there will be."""
-        self._on_address = on_address
+        self._on_address.append(on_address)
 
     def take(self, batch: bytes | memoryview, at: int) -> None:
         """The record that begins there; its kind is `wire.TRANSLATION_KIND`."""
@@ -77,8 +77,8 @@ class Translations:
             if len(self.addresses) >= _MOST:
                 self.addresses.clear()
             self.addresses.add(asked)
-            if self._on_address is not None:
-                self._on_address(asked)
+            for note in self._on_address:
+                note(asked)
 
     def label(self, event: ConnectionEvent | Connection, ends: Ends) -> None:
         """What IPVS did is no rule of a packet filter, though both look alike in the packet."""

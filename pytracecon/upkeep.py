@@ -63,7 +63,8 @@ _NAMES_OF_CONTAINERS = Upkeep(
 )
 _EVERY_CALL = Upkeep(READING, ("CAP_BPF",), "this kernel answers no bpf() call", vital=True)
 _ENGINES_OF_USERS = ("*/podman/podman.sock", "*/docker.sock")
-_FOR_ATTACHING = ((), ("CAP_PERFMON",), ("CAP_BPF", "CAP_PERFMON"), ("CAP_SYS_ADMIN",))
+_LAST = "CAP_SYS_ADMIN"
+_FOR_ATTACHING = ((), ("CAP_PERFMON",), ("CAP_BPF", "CAP_PERFMON"), (_LAST,))
 _DENIED = (errno.EPERM, errno.EACCES)
 
 
@@ -101,7 +102,7 @@ def _attached_once(programs: Collection[Program]) -> None:
 
 
 def of_attaching(trying: Callable[[], object], alone: Collection[str] = ()) -> tuple[str, ...]:
-    """What it takes to do this, of what this process has; () also if all of it is not enough.
+    """What it takes to do this; CAP_SYS_ADMIN if all is not enough that this process has, and () if it has that.
 
     `alone`: only that, or nothing, can be it.
     """
@@ -112,7 +113,7 @@ def of_attaching(trying: Callable[[], object], alone: Collection[str] = ()) -> t
         with capabilities.only(names):
             if _permitted(trying):
                 return names
-    return ()
+    return () if alone or _LAST in have else (_LAST,)
 
 
 def _permitted(trying: Callable[[], object]) -> bool:

@@ -272,13 +272,6 @@ def layout(*parts: tuple[Field, ...]) -> struct.Struct:
 RECORD: Final[dict[int, struct.Struct]] = {
     number: layout(HEADER, CONN, RECORDS[f"{name}_event"]) for name, number in KINDS.items()
 }
-_TIME = struct.Struct("=Q")
 KIND_OFFSET: Final = 14
 WORDS_OFFSET: Final = 15
 LARGEST_RECORD: Final = 255 * 8
-
-
-def time_of(record: bytes | memoryview) -> int:
-    """When it was made, by the kernel's clock."""
-    (time,) = _TIME.unpack_from(record)
-    return int(time)

@@ -22,6 +22,9 @@ from xml.etree import ElementTree
 TOP = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
+OTHER_CPUS = (1, 4)
+"""Guests usually have two. What is counted for each CPU, and what CPUs do to each other, is tested with these too."""
+OF_CPUS = ("test_losses.py", "test_lifetimes.py", "test_bytes.py", "test_interrupted.py", "test_environment.py")
 TESTS_FAILED, TIMED_OUT = 1, 124
 GRACE = 20
 EXCUSED = 2
@@ -90,6 +93,19 @@ def stages() -> list[Stage]:
                 long=True,
             )
             for kernel in KERNELS
+        ),
+        *(
+            Stage(
+                f"long-{cpus}-cpu",
+                [
+                    *(PYTHON, "tests/vm/guest.py", KERNELS[-1], "--cpus", str(cpus), "-m", "not slow"),
+                    *(f"tests/kernel/{name}" for name in OF_CPUS),
+                ],
+                pytest=True,
+                guest=True,
+                long=True,
+            )
+            for cpus in OTHER_CPUS
         ),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ def launch(
     privileges.judge(options)
     count = None if options.count is None else values.number("--count", options.count, 1, 1 << 62)
     duration = None if options.duration is None else values.seconds("--duration", options.duration)
+    if options.output is not None or os.environ.get("NOTIFY_SOCKET"):
+        signals.reload_at_hangup()
     output = table if every_format else _output(options, table)
     if options.verbose:
         log_to_stderr(options.verbose)

@@ -49,6 +49,7 @@ class Listings(Session):
                 due += self.interval * ((time.monotonic() - due) // self.interval + 1)
             if not self._transfer(tracer, self._patience(deadline, due)):
                 self._be_idle()
+            self._turned(tracer)
             if deadline is not None and time.monotonic() >= deadline:
                 tracer.stop()
                 deadline = None

@@ -76,10 +76,12 @@ def reopening(path: str) -> Iterator[Upkeep]:
     from pytracecon.upkeep import Upkeep  # noqa: PLC0415
 
     places = ((path, os.O_WRONLY | os.O_NOFOLLOW), (str(Path(path).parent), os.O_WRONLY | os.O_TMPFILE))
+    if not Path(path).is_file() or "CAP_DAC_OVERRIDE" not in capabilities.now():
+        return
     with capabilities.only(()):
         for place, flags in places:
             try:
-                os.close(os.open(place, flags | os.O_CLOEXEC))
+                os.close(os.open(place, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY))
             except PermissionError:
                 costs = "the file given with -o cannot be opened again"
                 yield Upkeep("opening -o FILE again", ("CAP_DAC_OVERRIDE",), costs)

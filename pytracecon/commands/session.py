@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytracecon.commands.console import say
 from pytracecon.commands.signals import Signals
+from pytracecon.notify import Notifier
 from pytracecon.outputs import Output, Summary
-from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink
+from pytracecon.outputs.sink import NotReopened, OutputFailed, ReaderGone, Sink
 from pytracecon.tracer import Stats, Tracer
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Session:
 
     output: Output
     sink: Sink
+    _signals: Signals
+    _notifier: Notifier
 
     # No dataclass: what makes one takes as long to import as all that a start needs besides.
     def __init__(
@@ -68,6 +72,8 @@ class Session:
         self.verbose = verbose
         self.holds = holds
         self.json = json
+        self._signals: Signals
+        self._notifier: Notifier
         self._held: Beginnings | None = None
         self._left_out = 0
         self._losses = 0
@@ -76,11 +82,15 @@ class Session:
         """The exit status. Whatever happens, the tracer is closed and the totals are said."""
         if signals.asked:
             return 0
+        self._signals = signals
+        self._notifier = Notifier.of(os.environ, os.getpid())
         with Tracer(**self.keywords) as tracer:
             signals.stop_at_signal(tracer)
+            signals.nudge = tracer.nudge
             try:
                 return self._traced(tracer, signals)
             finally:
+                signals.nudge = lambda: None
                 signals.stop_at_signal(None)
 
     def _traced(self, tracer: Tracer, signals: Signals) -> int:
@@ -95,6 +105,7 @@ class Session:
         status = unread = failed = 0
         try:
             self.sink.begin(self.output.header())
+            self._say_unless_told(self._notifier.ready(f"tracing {self.what}"))
             self._pump(tracer, None if self.duration is None else started + self.duration)
             self._left_out += _drained(tracer) + self._held_back
         except ReaderGone:
@@ -105,6 +116,7 @@ class Session:
             failed = self._unwritten() + _drained(tracer)
         seconds = time.monotonic() - started
         stats = tracer.stats
+        self._say_unless_told(self._notifier.stopping(self._status(stats)))
         self._say_end(stats, seconds, failed=failed, unread=unread)
         return status or (_LOSS if stats.lost and self.fail_on_loss else 0)
 
@@ -125,6 +137,7 @@ class Session:
             turn = None if self._held is None else self._held.deadline
             if not self._transfer(tracer, self._patience(deadline, due, turn)):
                 self._be_idle()
+            self._turned(tracer)
             if self.count == 0:
                 break
             now = time.monotonic()
@@ -152,6 +165,36 @@ class Session:
     def _held_back(self) -> int:
         return 0 if self._held is None else len(self._held)
 
+    def _turned(self, tracer: Tracer) -> None:
+        """The loop has read and written once more."""
+        if self._signals.reload_asked:
+            self._signals.reload_asked = False
+            self._reload()
+        if self._notifier.due is not None and time.monotonic() >= self._notifier.due:
+            stats = tracer.stats
+            self._say_unless_told(
+                self._notifier.turned(stats.wanted - stats.lost_ring, stats.delivered, self._status(stats))
+            )
+
+    def _reload(self) -> None:
+        self._say_unless_told(self._notifier.reloading())
+        status = f"tracing {self.what}"
+        if self.sink.can_reopen:
+            try:
+                self.sink.reopen(self.output.header)
+            except NotReopened as error:
+                status = str(error)
+                say(status)
+        self._say_unless_told(self._notifier.ready(status))
+
+    def _status(self, stats: Stats) -> str:
+        return f"{self.sink.written - self._losses} events written, {stats.lost or 'none'} lost"
+
+    @staticmethod
+    def _say_unless_told(trouble: str | None) -> None:
+        if trouble is not None:
+            say(trouble)
+
     def _be_idle(self) -> None:
         if self.sink.pending:
             self.sink.flush()
@@ -178,7 +221,7 @@ class Session:
         if self.sink.pending:
             return 0
         waits = [_LOOK_FOR_READER] if self.sink.has_reader else []
-        waits += [max(0.0, end - time.monotonic()) for end in ends if end is not None]
+        waits += [max(0.0, end - time.monotonic()) for end in (*ends, self._notifier.due) if end is not None]
         return min(waits, default=None)
 
     def _write(self, events: list[Event]) -> None:

@@ -24,6 +24,7 @@ from pytracecon.commands.options import (
     tracer_keywords,
 )
 from pytracecon.commands.signals import Signals
+from pytracecon.commands.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
         help="for this shell: say it and exit",
     )
     parser.add_argument("--man", action=Man, nargs=0, help="the man page, for man -l: say it and exit")
+    parser.add_argument("--service-unit", action=Unit, nargs=0, help="systemd's unit for a service: say it and exit")
     group = parser.add_argument_group("events")
     group.add_argument(
         "--events",

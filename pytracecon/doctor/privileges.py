@@ -86,9 +86,10 @@ def _tell(there: int, filters: Filters) -> None:
 def _rows(filters: Filters) -> Iterator[NeedPrivileges]:
     filters = filters._replace(pids=(os.getpid(),), events=filters.events | WATCHED | {"flow"})
     most = capabilities.now()
-    full, running = _met(filters, most)
     refused: dict[str, PytraceconError] = {}
-    base, _ = _met(filters, most - {_ALL}, refused) if _ALL in most else (full, {})
+    base, running = full, _ = _met(filters, most - {_ALL}, refused)
+    if _ALL in most and (not base or any(isinstance(error, PermissionError) for error in refused.values())):
+        full, running = _met(filters, most)
     without = dict(_without_each(filters, most - {_ALL}, refused))
     for name in [need.name for need in NEEDS]:
         takes = [capability for capability, met in without.items() if met.get(name) != base.get(name)]

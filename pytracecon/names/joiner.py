@@ -62,8 +62,8 @@ class Joiner:
         self._address = address
         self._started = started
         self._owners = owners
-        self._on_address: Callable[[bytes], None] | None = None
-        self._on_reset: Callable[[], None] | None = None
+        self._on_address: list[Callable[[bytes], None]] = []
+        self._on_reset: list[Callable[[], None]] = []
         self._named: set[bytes] = set()
         self._claims = Claims(on_address=self._claimed)
         self._calls: OrderedDict[int, LibcPart] = OrderedDict()
@@ -92,7 +92,8 @@ class Joiner:
 
     def watch(self, on_address: Callable[[bytes], None], on_reset: Callable[[], None]) -> None:
         """`on_address` is called with each address that may have a name from now on; `on_reset` when none may."""
-        self._on_address, self._on_reset = on_address, on_reset
+        self._on_address.append(on_address)
+        self._on_reset.append(on_reset)
         for address in self._named:
             on_address(address)
 
@@ -104,8 +105,8 @@ class Joiner:
 
     def _claimed(self, address: bytes) -> None:
         self._named.add(address)
-        if self._on_address is not None:
-            self._on_address(address)
+        for note in self._on_address:
+            note(address)
 
     def take(self, part: Part, offset_ns: int) -> list[Event]:
         """The events that this record completes: at most a few, mostly none."""
@@ -154,10 +155,10 @@ class Joiner:
         self._named.update(remote for _, remote in self._server_names.values())
         self._named.update(remote for _, remote in self._hosts.values())
         self._enough = max(_FEW, 2 * len(self._named))
-        if self._on_reset is not None and self._on_address is not None:
-            self._on_reset()
+        for reset, note in zip(self._on_reset, self._on_address, strict=True):
+            reset()
             for address in self._named:
-                self._on_address(address)
+                note(address)
 
     def _returned(self, part: LibcPart, offset_ns: int) -> list[Event]:
         """A libc's resolver returned; long answers come in parts."""

@@ -41,7 +41,7 @@ class Counting(Summary):
         self._lost: list[Lost] = []
 
     def header(self) -> bytes:
-        self._from = self._clock()
+        self._from = self._from or self._clock()  # of another file too, and there time goes on
         return self._output.header() if self._late is None else b""
 
     def render(self, events: Iterable[Event]) -> list[Piece]:

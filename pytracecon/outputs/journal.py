@@ -74,6 +74,10 @@ class JournalSink(Sink):
         """Nobody who could leave: a journal that ends and starts again has the same socket."""
         return False
 
+    @property
+    def can_reopen(self) -> bool:
+        return False
+
     def begin(self, header: bytes) -> None:
         """A journal has no beginning."""
 

@@ -11,13 +11,13 @@ import fcntl
 import os
 import select
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pytracecon.errors import PytraceconError
 from pytracecon.outputs import Piece
 from pytracecon.text import one_line
 
-__all__ = ["OutputFailed", "ReaderGone", "Sink", "open_file", "standard_output"]
+__all__ = ["NotReopened", "OutputFailed", "ReaderGone", "Sink", "open_file", "standard_output"]
 
 _FLUSH_AT = 1 << 16
 
@@ -26,6 +26,10 @@ class OutputFailed(PytraceconError, OSError):
     """The output could not be opened or written. Of the command line only; the library writes nothing."""
 
     exit_status = 74
+
+
+class NotReopened(OutputFailed):
+    """The name leads to no file that could be written. The old one is still there, and is written on."""
 
 
 class ReaderGone(Exception):
@@ -60,6 +64,11 @@ class Sink:
         return self._has_reader
 
     @property
+    def can_reopen(self) -> bool:
+        """Whether it is a file, which may be moved away."""
+        return self._owned
+
+    @property
     def is_terminal(self) -> bool:
         return self._is_terminal
 
@@ -67,6 +76,8 @@ class Sink:
         """Now it is certain that there will be output: what a file held before goes, and the header is written."""
         if self._restart:
             os.ftruncate(self._handle, 0)
+        elif self._owned and not _ends_with_a_line(self._handle):
+            self._pieces.append((b"\n", 0))  # who wrote it was killed: what is torn is one line, and not ours
         if header:
             self._pieces.append((header, 0))
         self.flush()
@@ -91,6 +102,23 @@ class Sink:
         self._pieces.clear()
         self._size = 0
 
+    def reopen(self, header: Callable[[], bytes]) -> None:
+        """Go on in the file that has the name now, at its end: it was moved away, and there may be none yet.
+
+        All that came before is in the old file, whole. An empty file gets a header. Raises `NotReopened` if it cannot
+        be opened; then it goes on in the old one.
+        """
+        self.flush()
+        try:
+            fresh = _open_path(self._name, os.O_APPEND)
+        except OutputFailed as error:
+            raise NotReopened(f"{error}; it goes on in the file that it had") from None
+        old, self._handle = self._handle, fresh
+        if os.fstat(fresh).st_size == 0 and (first := header()):
+            self._pieces.append((first, 0))
+        _close(old, self._name)
+        self.flush()
+
     def reader_is_gone(self) -> bool:
         poll = select.poll()
         poll.register(self._handle, 0)
@@ -113,10 +141,7 @@ class Sink:
         if not self._owned:
             return
         self._owned = False
-        try:
-            os.close(self._handle)
-        except OSError as error:  # a file system may tell only now
-            raise OutputFailed(_refusal(self._name, f"was not written whole: {error.strerror}")) from None
+        _close(self._handle, self._name)
 
     def _write_some(self, data: memoryview) -> int:
         while True:
@@ -172,9 +197,15 @@ def open_file(path: str, *, append: bool) -> Sink:
     Never through a link and never a pipe: whoever can write to the folder could otherwise choose what root
     overwrites, or keep it waiting.
     """
+    handle = _open_path(path, os.O_APPEND if append else 0)
+    regular = stat.S_ISREG(os.fstat(handle).st_mode)
+    return Sink(handle, path, owned=True, restart=regular and not append)
+
+
+def _open_path(path: str, how: int) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        handle = os.open(path, flags | (os.O_APPEND if append else 0), 0o600)
+        handle = os.open(path, flags | how, 0o600)
     except OSError as error:
         raise OutputFailed(_refusal(path, _why_not(error))) from None
     found = os.fstat(handle)
@@ -186,7 +217,23 @@ def open_file(path: str, *, append: bool) -> Sink:
         os.close(handle)
         raise OutputFailed(_refusal(path, "has other names (hard links); remove it first, or give another file"))
     os.set_blocking(handle, True)
-    return Sink(handle, path, owned=True, restart=regular and not append)
+    return handle
+
+
+def _ends_with_a_line(handle: int) -> bool:
+    """Or is empty, or cannot be read."""
+    try:
+        with open(f"/proc/self/fd/{handle}", "rb", buffering=0) as file:
+            return file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
+    except OSError:
+        return True
+
+
+def _close(handle: int, name: str) -> None:
+    try:
+        os.close(handle)
+    except OSError as error:  # a file system may tell only now
+        raise OutputFailed(_refusal(name, f"was not written whole: {error.strerror}")) from None
 
 
 def _why_not(error: OSError) -> str:

@@ -78,7 +78,7 @@ class Owners:
         self._named = False
         self._nameless: dict[str, int] = {}
         self._ask_again = 0.0
-        self._on_named: Callable[[], None] | None = None
+        self._on_named: list[Callable[[], None]] = []
         self._taken = {
             wire.OWNER_KINDS["image"]: self._started,
             wire.OWNER_KINDS["process"]: self._introduced,
@@ -87,7 +87,7 @@ class Owners:
 
     def watch(self, on_named: Callable[[], None]) -> None:
         """`on_named` is called, in this thread, when what `of` gave may not be all that is known now."""
-        self._on_named = on_named
+        self._on_named.append(on_named)
 
     def take(self, batch: bytes | memoryview, at: int) -> None:
         """The record that begins there; its kind is one of `wire.OWNER_KINDS`."""
@@ -196,8 +196,8 @@ class Owners:
         self._nameless.clear()
         for owner in [owner for owner, known in self._known.items() if known.container and not known.container_name]:
             del self._known[owner]
-        if self._on_named is not None:
-            self._on_named()
+        for forget in self._on_named:
+            forget()
 
 
 def _program(image: _Image) -> Program:

@@ -1,6 +1,7 @@
 """What the kernel side tells: of the right size and kind each, and with anything where others choose what stands there.
 
-The C path to JSON lines must write the very bytes of the Python path; names, owners and translations take all of it.
+The C path to JSON lines must write the very bytes of the Python path, and what C builds must be what Python makes;
+names, owners and translations take all of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from fuzz.source import Source
 from pytracecon import decode as decoding
 from pytracecon import wire
+from pytracecon.builder import Builder
 from pytracecon.clock import SECOND
 from pytracecon.decode import address, decode
 from pytracecon.filters import Filters
@@ -148,14 +150,16 @@ def seeds() -> list[bytes]:
     ]
 
 
-JSON, LINES = Json(), JsonLines()
+JSON, LINES, BUILDER = Json(), JsonLines(), Builder()
 FILTERS = Filters(events=frozenset({*wire.KINDS, "lookup"}))
 
 
 def run(data: bytes) -> None:
     batch = batch_of(data)
     made, _ = JSON.records(memoryview(batch), NOW)
-    assert joined(made).data == b"".join(piece for piece, _ in LINES.render(decode(batch, NOW)))
+    reference = decode(batch, NOW)
+    assert joined(made).data == b"".join(piece for piece, _ in LINES.render(reference))
+    assert BUILDER.events(batch, NOW) == reference
     owners = Owners(lambda named: Runtimes(named, sockets=(), users="/nowhere"))
     try:
         names = Joiner(FILTERS, address, lambda _: None, owners)

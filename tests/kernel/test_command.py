@@ -120,29 +120,6 @@ def numbers_of(said: str, words: str) -> list[int]:
     return [int(word) for word in line.partition(";")[0].split() if word.isdigit()]
 
 
-def test_killed_at_any_moment_it_leaves_nothing_in_the_kernel(run: Callable[..., Command], network: Network) -> None:
-    command = run("--format", "json", stdout=subprocess.DEVNULL)
-    held = bpf_ids_of(command.process.pid)
-    assert {kind for kind, _ in held} == {"prog", "map", "link"}
-    network.actor("flood").begin("flood", 300, 5)
-    command.kill()
-    assert await_gone(held) == set()
-
-
-@elsewhere
-def test_killed_while_it_starts_it_leaves_nothing_in_the_kernel() -> None:
-    """Somewhere between the first program loaded and the last attached."""
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-m", "pytracecon"], stderr=subprocess.PIPE, cwd=TOP)
-        held: set[tuple[str, int]] = set()
-        while not held and process.poll() is None:
-            held = bpf_ids_of(process.pid)
-        process.kill()
-        process.communicate()
-        assert held
-        assert await_gone(held) == set()
-
-
 @elsewhere
 def test_each_event_is_visible_at_once_in_a_pipe(run: Callable[..., Command], network: Network) -> None:
     command = run("--format", "json", "--netns", network.path, "--events", "established")
@@ -206,9 +183,9 @@ def test_a_loss_fails_the_run_if_asked(run: Callable[..., Command], network: Net
     command.signal(signal.SIGCONT)
     got, lines, said = command.end(signal.SIGTERM)
     assert got == status
-    lost = sum(event["count"] for event in events(lines) if event["event"] == "lost")
+    lost = sum(event["count"] for event in events(lines) if event["event"] == "lost" and event["where"] == "ring")
     assert lost > 0
-    assert f"{lost} lost (ring {lost})" in said
+    assert f" lost (ring {lost}" in said
 
 
 @elsewhere

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any, TypeGuard
 
 import pytest
 
 from pytracecon import Close, ConnectionEvent, Event, Lost, State, Tracer, reader
-from traffic.end import End, connect, listen
+from pytracecon.objects import Objects
+from pytracecon.prepare import prepare
+from traffic.end import End, close, connect, listen, pair
 from traffic.network import Network
 from traffic.trace import Trace
 
@@ -153,6 +156,44 @@ def test_a_full_map_is_counted_and_marked_and_bytes_stay_exact(
     assert {event.pre_existing for event in states} == {None}, "none is older than the tracer"
     unknown = [event for event in states if event.pid is None]
     assert unknown and all(event.partial for event in unknown)
+
+
+def test_listeners_that_find_no_room_are_counted_and_connections_that_need_them_marked(
+    traced: Callable[..., Trace], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever accepts is known all the same. What nobody takes was the listener's, and nobody knows whose that is."""
+
+    def crowded(opened: Objects, *others: Any) -> None:
+        prepare(opened, *others)
+        opened.maps["listeners"].max_entries = 1
+
+    monkeypatch.setattr("pytracecon.loader.prepare", crowded)
+    trace = traced(netns=network.path)
+    client, server = network.actor("client"), network.actor("server")
+    listeners = [listen(server, address) for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4")]
+    taken = [pair(client, listener) for listener in listeners]
+    left = [connect(client, listener.address) for listener in listeners]
+    for near, far in taken:
+        close(near, far)
+    for end in left:
+        end.close()
+    for listener in listeners:
+        listener.close()
+    events = trace.settle()
+    forgotten = trace.tracer.stats.lost_map
+    assert 0 < forgotten == lost_in(events, "map")
+    inbound = {(event.local_addr, event.remote_port): event for event in events if closes_inbound(event)}
+    for near, _ in taken:
+        event = inbound[near.remote[0], (near.local or ("", 0))[1]]
+        assert (event.pid, event.partial) == (server.pid, None)
+    alone = [inbound[end.remote[0], (end.local or ("", 0))[1]] for end in left]
+    assert all(event.partial or event.pid == server.pid for event in alone)
+    assert any(event.partial and event.pid is None for event in alone), "no room was left for those"
+    assert len(inbound) == 6
+
+
+def closes_inbound(event: Event) -> TypeGuard[Close]:
+    return isinstance(event, Close) and event.direction == "in"
 
 
 def test_room_in_the_map_is_used_again(traced: Callable[..., Trace], network: Network) -> None:

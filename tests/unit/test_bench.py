@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import xml.etree.ElementTree as ET
 import zipfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from bench import burst, plot, publish, report, size, sustained
 from bench.__main__ import ONLY_IF_NAMED, PARTS
 from bench.figures import Table, tables
+from bench.load import Generator
 from pytracecon.filters import Filters
 
 Raw = dict[str, Any]
@@ -35,7 +38,8 @@ def trial(asked: int, *, found: int, lost: dict[str, int], seconds: float = 1.0)
 
 def side(rate: int, cpu_ns: int) -> Raw:
     generator = {"pid": 1, "connections": rate, "seconds": 1.0}
-    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, "rows": 5 * rate, "lost": 0}
+    rows = {"rows": 5 * rate, "rows of the generator": 5 * rate}
+    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, **rows, "lost": 0}
 
 
 COST = {
@@ -72,6 +76,19 @@ def test_the_highest_rate_that_holds_is_found_by_halves(limit: int, step: int) -
 )
 def test_a_rate_holds_if_it_was_made_and_nothing_is_missing(tried: Raw, passes: bool) -> None:
     assert sustained.passed(tried) is passes
+
+
+@pytest.mark.parametrize(("rate", "next_one"), [(60_000, 54_000), (38_000, 36_000), (4_000, 2_000), (2_000, 0)])
+def test_a_rate_that_fails_for_long_is_lowered_by_a_tenth_and_at_least_a_step(rate: int, next_one: int) -> None:
+    assert sustained.lower(rate) == next_one
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs cc")
+def test_the_generator_keeps_to_its_rate_and_shares_the_work_among_threads(tmp_path: Path) -> None:
+    cpus = tuple(sorted(os.sched_getaffinity(0))[:2])
+    load = Generator(tmp_path).run(301, "server", cpus=cpus, rate=1000)
+    assert load.connections == 301
+    assert load.seconds >= 0.29, "the last one is due then"
 
 
 def test_a_connection_takes_of_the_ring_what_its_five_records_and_their_headers_do() -> None:

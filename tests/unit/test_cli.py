@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -289,6 +290,45 @@ def test_after_a_signal_the_next_sigint_kills_and_at_the_end_all_is_as_before() 
         signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_sighup_asks_who_writes_to_a_file_to_open_it_again() -> None:
+    running, nudged = Stopped(), []
+    with Signals() as signals:
+        signals.reload_at_hangup()
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.reload_asked, "also before there is anything to be nudged"
+        signals.reload_asked = False
+        signals.stop_at_signal(running)
+        signals.nudge = lambda: nudged.append(True)
+        signal.raise_signal(signal.SIGHUP)
+        assert (signals.reload_asked, nudged) == (True, [True])
+        assert (signals.asked, running.count) == (False, 0)
+
+
+def test_sighup_ends_who_writes_to_a_file_when_the_terminal_is_gone() -> None:
+    """A process of its own session, whose terminal is closed under it."""
+    program = (
+        "import os, signal, sys, time\n"
+        "from pytracecon.commands.signals import Signals\n"
+        "with Signals() as signals:\n"
+        "    signals.reload_at_hangup()\n"
+        "    os.write(int(sys.argv[1]), b'.')\n"
+        "    while not (signals.asked or signals.reload_asked):\n"
+        "        time.sleep(0.01)\n"
+        "    os.write(int(sys.argv[1]), b'asked' if signals.asked else b'reload')\n"
+    )
+    reader, writer = os.pipe()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.set_inheritable(writer, True)
+        os.execv(sys.executable, [sys.executable, "-c", program, str(writer)])  # noqa: S606 - there is none
+    os.close(writer)
+    with open(reader, "rb", buffering=0) as told:
+        assert told.read(1) == b"."
+        os.close(terminal)
+        assert told.read(10) == b"asked"
+    os.waitpid(pid, 0)
 
 
 def test_nohup_is_respected() -> None:

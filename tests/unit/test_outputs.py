@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import socket
+import stat
 import struct
 import termios
 import unicodedata
@@ -45,7 +46,7 @@ from pytracecon.outputs import Output
 from pytracecon.outputs.csv_rows import CsvRows
 from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.outputs.keys import all_keys, keys
-from pytracecon.outputs.sink import OutputFailed, ReaderGone, Sink, open_file, standard_output
+from pytracecon.outputs.sink import NotReopened, OutputFailed, ReaderGone, Sink, open_file, standard_output
 from pytracecon.views import lookups, trace
 from pytracecon.views.wording import duration, endpoint, host, several, size, time_of_day
 
@@ -766,6 +767,71 @@ def test_what_cannot_be_opened_is_said_in_one_line(path: str) -> None:
         open_file(path, append=False)
     assert str(failed.value).isprintable()
     assert failed.value.exit_status == 74
+
+
+@pytest.mark.parametrize(("held", "then"), [("", ""), ("old\n", "old\n"), ("old\nto", "old\nto\n")])
+def test_who_appends_to_a_file_that_ends_amid_a_line_begins_a_new_one(tmp_path: Path, held: str, then: str) -> None:
+    file = tmp_path / "events"
+    file.write_text(held)
+    with closing(open_file(str(file), append=True)) as sink:
+        sink.begin(b"")
+        sink.write([(b"new\n", 1)])
+        sink.flush()
+    assert file.read_text() == f"{then}new\n"
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_was_moved_away_is_whole_and_the_next_one_has_its_own_header(tmp_path: Path, append: bool) -> None:
+    file, moved = tmp_path / "events", tmp_path / "events.1"
+    with closing(open_file(str(file), append=append)) as sink:
+        assert sink.can_reopen
+        sink.begin(b"header\n")
+        sink.write([(b"row 1\n", 1)])
+        file.rename(moved)
+        sink.write([(b"row 2\n", 1)])
+        sink.reopen(lambda: b"header\n")
+        sink.write([(b"row 3\n", 1)])
+        sink.flush()
+    assert moved.read_text() == "header\nrow 1\nrow 2\n"
+    assert file.read_text() == "header\nrow 3\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (sink.written, sink.unwritten) == (3, 0)
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_is_still_there_is_written_on_without_another_header(tmp_path: Path, append: bool) -> None:
+    file = tmp_path / "events"
+    with closing(open_file(str(file), append=append)) as sink:
+        sink.begin(b"header\n")
+        sink.write([(b"row 1\n", 1)])
+        sink.reopen(lambda: b"header\n")
+        sink.write([(b"row 2\n", 1)])
+        sink.flush()
+    assert file.read_text() == "header\nrow 1\nrow 2\n"
+
+
+@pytest.mark.parametrize("instead", ["link", "pipe", "folder", "nothing"])
+def test_where_no_file_can_be_opened_again_the_old_one_is_kept(tmp_path: Path, instead: str) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    file, moved = folder / "events", tmp_path / "moved"
+    with closing(open_file(str(file), append=False)) as sink:
+        sink.begin(b"")
+        file.rename(moved)
+        {
+            "link": lambda: file.symlink_to(tmp_path / "elsewhere"),
+            "pipe": lambda: os.mkfifo(file),
+            "folder": file.mkdir,
+            "nothing": folder.rmdir,
+        }[instead]()
+        sink.write([(b"row 1\n", 1)])
+        with pytest.raises(NotReopened, match=r"it goes on in the file that it had$") as refused:
+            sink.reopen(lambda: b"")
+        assert "\n" not in str(refused.value)
+        sink.write([(b"row 2\n", 1)])
+        sink.flush()
+    assert moved.read_text() == "row 1\nrow 2\n"
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_full_device_is_reported_at_the_first_write_and_what_it_cost_is_counted() -> None:

@@ -1,6 +1,6 @@
 """Runs tests/kernel under a stock kernel, in a virtual machine, and checks that they really ran there.
 
-    tests/vm/guest.py KERNEL [--junitxml=FILE] [PYTEST ARGUMENT...]
+    tests/vm/guest.py KERNEL [--cpus N] [--junitxml=FILE] [PYTEST ARGUMENT...]
 
 The status is pytest's, or scripts/vm's where the guest's kernel complained or did not start. Without arguments all of
 tests/kernel runs, and the rungs that the machine outside may lack must have been tested: if nothing ran on one of
@@ -38,13 +38,14 @@ def passed(report: Path) -> list[str]:
     return [case.get("name", "") for case in cases if not any(case.find(kind) is not None for kind in bad)]
 
 
-def run(kernel: str, report: Path, arguments: list[str]) -> int:
+def run(kernel: str, cpus: int, report: Path, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="guest-") as folder:
         inside = Path(folder) / "report.xml"
         tests = arguments or ["tests/kernel", "-m", "not slow" if kernel == NEWEST else "not slow and not once"]
         timeout = LONG_TIMEOUT if any("long" in argument.split() for argument in arguments) else TIMEOUT
         pytest = [*ON_ONE_PROCESSOR, sys.executable, "-m", "pytest", *WITHOUT]
-        machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--rw", folder, "--timeout", str(timeout)]
+        machine = [str(TOP / "scripts/vm"), "run", "--kernel", kernel, "--cpus", str(cpus), "--rw", folder]
+        machine += ["--timeout", str(timeout)]
         with subprocess.Popen([*machine, "--", *pytest, f"--junitxml={inside}", *tests], cwd=TOP) as guest:
             signal.signal(signal.SIGTERM, lambda *_: guest.terminate())  # it stops the virtual machine
             status = guest.wait()
@@ -67,8 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("kernel", help="5.10, 6.1…: what scripts/vm knows")
     parser.add_argument("--junitxml", type=Path, default=Path("/dev/null"), metavar="FILE", help="pytest's report")
+    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="default: %(default)s")
     options, arguments = parser.parse_known_args()
-    return run(options.kernel, options.junitxml, arguments)
+    return run(options.kernel, options.cpus, options.junitxml, arguments)
 
 
 if __name__ == "__main__":

@@ -49,15 +49,17 @@ def test_the_wheel_serves_every_later_python_of_this_platform(wheel: Path) -> No
 def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
+        "pytracecon/_events.abi3.so",
         "pytracecon/_ring.abi3.so",
         f"pytracecon/bpf/pytracecon-{os.uname().machine}.bpf.o",
         "pytracecon/py.typed",
+        "pytracecon/pytracecon.service",
         "pytracecon-0.1.0.dist-info/licenses/LICENSE",
         "pytracecon-0.1.0.dist-info/licenses/LICENSE.GPL-2.0",
     } <= names
     assert sum(name.endswith(".bpf.o") for name in names) == 1, "a wheel is for one kind of machine"
     kinds = {Path(name).suffix for name in names if name.startswith("pytracecon/")}
-    assert kinds == {".py", ".o", ".so", ".typed"}
+    assert kinds == {".py", ".o", ".so", ".typed", ".service"}
     assert {name.partition("/")[0] for name in names} == {"pytracecon", "pytracecon-0.1.0.dist-info"}
 
 

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/* The end of an established connection, and what it amounts to. */
+#ifndef PYTRACECON_CLOSING_BPF_H
+#define PYTRACECON_CLOSING_BPF_H
+
+#include "report.bpf.h"
+#include "totals.bpf.h"
+
+static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int from)
+{
+	struct close_event *event;
+
+	if (!wanted(KIND_CLOSE))
+		return;
+	event = reserve(sizeof(*event), KIND_CLOSE, &state->conn);
+	if (!event)
+		return;
+	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING)
+				  ? event->header.time - state->established
+				  : 0;
+	event->handshake = event->duration && state->started ? state->established - state->started : 0;
+	__builtin_memset(&event->totals, 0, sizeof(event->totals));
+	/* Read again from the record, where the verifier knows nothing of it: it need not follow each state by itself. */
+	event->totals.state = from;
+	from = *(volatile __u8 *)&event->totals.state;
+	if (state->conn.protocol == PROTO_TCP)
+		tcp_totals(&event->totals, sk, from, state->conn.direction == DIRECTION_OUT);
+	else
+		mptcp_totals(&event->totals, sk, from, state);
+	from = *(volatile __u8 *)&event->totals.state;
+	event->totals.ended = how_ended(sk, from, state, event->totals.tx_acked < event->totals.tx_bytes);
+	submit(event);
+}
+
+/* A path of an MPTCP connection belongs to whoever has taken that by now. */
+static __always_inline void take_whole(struct sock_state *state, const struct sock *sk)
+{
+	struct sock *parent = subflow_parent(sk);
+	struct sock_state *whole = parent ? state_of(parent) : NULL;
+
+	if (whole)
+		copy_owner(&state->conn, &whole->conn, whole->conn.owner);
+}
+
+static __always_inline void on_close(const struct sock *sk, struct sock_state *state, int from)
+{
+	bool waiting;
+
+	if (state->phase & PHASE_CLOSED)
+		return;
+	if (state->conn.subflow_of)
+		take_whole(state, sk);
+	waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
+		  !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
+	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid)) {
+		forget(sk);
+		return;
+	}
+	if (matched(sk, state))
+		report_close(state, sk, from);
+	/* An entry that the kernel does not delete now, because its lock is not to be had, is found here again. */
+	state->phase |= PHASE_CLOSED;
+	/* It may still be accepted, dead as it is, and is the same connection then. */
+	if (!waiting || state->conn.protocol != PROTO_TCP)
+		forget(sk);
+}
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The life of a TCP socket, from its state changes. Most of them happen in softirq: the owner is never taken from
+ * whoever runs, save where the state can change in a system call only (CLOSE to SYN_SENT, CLOSE to LISTEN).
+ */
+#ifndef PYTRACECON_LIFETIME_BPF_H
+#define PYTRACECON_LIFETIME_BPF_H
+
+#include "opening.bpf.h"
+#include "closing.bpf.h"
+#include "unseen.bpf.h"
+#include "skipped.bpf.h"
+
+/* Of a change of state that says something of a connection: what it is to a socket that has no entry. */
+enum beginning { NOT_BEGINNING, BEGINS_OUTBOUND, BEGINS_INBOUND, UNKNOWN_OUTBOUND, UNKNOWN_CLOSING };
+
+static __always_inline enum beginning beginning_of(const struct sock *sk, int from, int to)
+{
+	if (to == STATE_SYN_SENT)
+		return BEGINS_OUTBOUND;
+	if (from == STATE_SYN_SENT && (to == STATE_ESTABLISHED || to == STATE_CLOSE))
+		return UNKNOWN_OUTBOUND;
+	/* A child has no file before it is accepted; a socket that connects to itself has one. */
+	if (to == STATE_ESTABLISHED)
+		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
+	return to == STATE_CLOSE && from != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
+}
+
+/* Fills a fresh entry; false if nothing is to be said of this connection. */
+static __always_inline bool begin_anew(struct sock_state *fresh, const struct sock *sk, __u8 protocol,
+				       enum beginning beginning, int from)
+{
+	__u8 direction = beginning == BEGINS_INBOUND ? DIRECTION_IN : DIRECTION_OUT;
+
+	if (beginning == NOT_BEGINNING)
+		return false;
+	if (beginning == UNKNOWN_OUTBOUND || beginning == UNKNOWN_CLOSING) {
+		/* It may be anybody's: with a filter on owners it is held back. */
+		if (on(BY_OWNER) || settings.min_latency)
+			return false;
+		fresh->conn.flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+		fresh->phase = PHASE_MATCHED | PHASE_UNKNOWN;
+		if (beginning == UNKNOWN_CLOSING)
+			direction = direction_of(sk, protocol, from);
+	}
+	begin(fresh, sk, protocol, direction);
+	return !(fresh->phase & PHASE_UNKNOWN) || tuple_wanted(&fresh->conn);
+}
+
+/* The changes that say something; the others are looked at by nobody. */
+static __always_inline bool noteworthy(int to)
+{
+	return to == STATE_ESTABLISHED || to == STATE_SYN_SENT || to == STATE_FIN_WAIT1 || to == STATE_CLOSE ||
+	       to == STATE_CLOSE_WAIT || to == STATE_LISTEN;
+}
+
+/*
+ * An entry of a connection that must be over, for another one begins in its memory. Only an attempt becomes
+ * established with an entry, or a fast open that was accepted before.
+ */
+static __always_inline bool stale(const struct sock_state *state, int to)
+{
+	if (to == STATE_SYN_SENT)
+		return true;
+	return to == STATE_ESTABLISHED && !(state->phase & PHASE_ATTEMPT) &&
+	       (state->established || !(state->phase & PHASE_ACCEPTED));
+}
+
+static __always_inline bool only_after_handshake(int state)
+{
+	return state == STATE_ESTABLISHED || state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK ||
+	       state == STATE_FIN_WAIT2 || state == STATE_CLOSING;
+}
+
+/* An attempt that both programs did not see succeed: it did not fail for that. */
+static __always_inline void on_handshake_unseen(const struct sock *sk, struct sock_state *state)
+{
+	state->phase &= ~(PHASE_ATTEMPT | PHASE_IN_CONNECT);
+	if (wanted(KIND_ESTABLISHED) && matched(sk, state))
+		count_unseen();
+}
+
+/*
+ * Both programs may have been called for the same change. Between the two calls no SYN leaves; where no hook sees that,
+ * it takes a millisecond to fail and to try again.
+ */
+static __always_inline bool same_change(const struct sock_state *state, const struct sock *sk, int to)
+{
+	if (to == STATE_ESTABLISHED)
+		return same_remote(state, sk);
+	if (!(state->phase & PHASE_ATTEMPT))
+		return false;
+	if (!state->conn.subflow_of && state->conn.tid != (__u32)bpf_get_current_pid_tgid())
+		return false;
+	return !state->started || (!settings.syn_hook && bpf_ktime_get_ns() - state->started < 1000000);
+}
+
+static __always_inline int on_state(const struct sock *sk, int from, int to)
+{
+	struct sock_state *state, fresh = {};
+	__u8 protocol = protocol_of(sk);
+
+	if (!protocol || from == to)
+		return 0;
+	if (to == STATE_LISTEN) {
+		on_listen(sk);
+		return 0;
+	}
+	if (from == STATE_LISTEN && to == STATE_CLOSE) {
+		on_listen_end(sk);
+		return 0;
+	}
+	if (!noteworthy(to))
+		return 0;
+	state = state_of(sk);
+	if (state && stale(state, to)) {
+		if (same_change(state, sk, to))
+			return 0;
+		if (end_is_missing(state))
+			count_unseen();
+		state = NULL;
+	}
+	if (to == STATE_FIN_WAIT1 || to == STATE_CLOSE_WAIT) {
+		if (state && !(state->phase & (PHASE_LOCAL_FIRST | PHASE_REMOTE_FIRST)))
+			state->phase |= to == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
+		return 0;
+	}
+	if (!state || to == STATE_SYN_SENT) {
+		enum beginning beginning = beginning_of(sk, from, to);
+
+		if (!begin_anew(&fresh, sk, protocol, beginning, from))
+			return 0;
+		if (beginning == BEGINS_OUTBOUND) {
+			on_attempt(sk, &fresh);
+			return 0;
+		}
+		if (beginning == BEGINS_INBOUND) {
+			on_inbound(sk, &fresh);
+			if (protocol == PROTO_MPTCP)
+				begin_mptcp_count(sk);
+			return 0;
+		}
+		if (to == STATE_ESTABLISHED)
+			remember(sk, &fresh);
+		state = &fresh;
+	}
+	barrier_var(state);
+	if (to == STATE_CLOSE) {
+		if (state->phase & PHASE_ATTEMPT && only_after_handshake(from))
+			on_handshake_unseen(sk, state);
+		if (from == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+			on_attempt_end(sk, state);
+		else if (from == STATE_SYN_RECV && !(state->phase & PHASE_ACCEPTED))
+			forget(sk);
+		else
+			on_close(sk, state, from);
+		return 0;
+	}
+	if (from == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
+		on_outbound(sk, state);
+	else
+		/* A fast open was accepted before its handshake was over. */
+		state->established = bpf_ktime_get_ns();
+	if (protocol == PROTO_MPTCP)
+		begin_mptcp_count(sk);
+	return 0;
+}
+
+/* What never came to an end by its state: a pending attempt whose return nobody saw, an entry made too late. */
+static __always_inline int on_destroy(const struct sock *sk)
+{
+	struct sock_state *state = state_of(sk);
+
+	if (settings.attempt_hook == ATTEMPT_SYSCALL) {
+		__u64 key = (__u64)sk;
+
+		/* To look first costs less than to take the lock for nothing. */
+		if (bpf_map_lookup_elem(&uring_attempts, &key))
+			bpf_map_delete_elem(&uring_attempts, &key);
+	}
+	if (!state)
+		return 0;
+	if (state->phase & PHASE_PENDING && matched(sk, state))
+		report_failed(state, sk, ERROR_UNKNOWN);
+	else if (end_is_missing(state))
+		count_unseen();
+	forget(sk);
+	return 0;
+}
+
+/* Twice, for each way to attach them: `skipped.bpf.h` tells why there are three for a change of state. */
+#define LIFETIME_PROGRAMS(kind, suffix)                                                                                \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_##suffix, const struct sock *sk, const int from, const int to)                              \
+	{                                                                                                              \
+		if (!noteworthy(to))                                                                                   \
+			return 0;                                                                                      \
+		note(sk, to);                                                                                          \
+		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_skipped_##suffix, const struct sock *sk, const int from, const int to)                      \
+	{                                                                                                              \
+		if (!noteworthy(to) || noted(sk, to))                                                                  \
+			return 0;                                                                                      \
+		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC(kind "/inet_sock_set_state")                                                                               \
+	int BPF_PROG(state_worker_##suffix, const struct sock *sk, const int from, const int to)                       \
+	{                                                                                                              \
+		on_state(sk, from, to);                                                                                \
+		worked(sk, to);                                                                                        \
+		bpf_tail_call(ctx, &workers, NO_WORKER);                                                               \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	SEC(kind "/tcp_destroy_sock")                                                                                  \
+	int BPF_PROG(destroy_##suffix, const struct sock *sk)                                                          \
+	{                                                                                                              \
+		return on_destroy(sk);                                                                                 \
+	}
+
+#endif

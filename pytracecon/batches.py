@@ -1,0 +1,264 @@
+"""Events as columns, for who counts millions: what `Tracer.batches()` gives, and what makes it of the ring.
+
+    for batch in tracer.batches():
+        closed = batch["close"]                        # of each kind of event, those that the batch has
+        total += sum(closed["rx_bytes"])               # a memoryview; numpy.asarray(closed["rx_bytes"]) copies nothing
+        lost += sum(each.count for each in batch.events if isinstance(each, Lost))
+
+A record is copied once, from the ring to those of its kind, and a column is a view of that copy. So what stands in it
+are the kernel side's numbers: 0, ::, and an empty text where something is not known; `WORDS` has the words for codes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from struct import calcsize
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from pytracecon import decode as decoding
+from pytracecon import wire
+from pytracecon._ring import ffi, lib
+from pytracecon.builder import Builder
+from pytracecon.decode import decode
+from pytracecon.events import Event
+from pytracecon.reader import Counts, Shown, seen
+from pytracecon.ring import Batch as Taken
+
+if TYPE_CHECKING:
+    from pytracecon.names.joiner import Joiner
+    from pytracecon.owners.processes import Owners
+    from pytracecon.ring import Ring
+    from pytracecon.translations import Translations
+
+__all__ = ["WORDS", "Batch", "Columns", "Table"]
+
+_STATES = decoding.STATES
+WORDS: Final[Mapping[str, tuple[str | None, ...]]] = {
+    "proto": decoding.PROTOCOLS,
+    "direction": decoding.DIRECTIONS,
+    "owner": decoding.OWNERS,
+    "ended": decoding.ENDED,
+    "state": _STATES,
+    "old": _STATES,
+    "new": _STATES,
+    "segment": decoding.SEGMENTS,
+    "app": decoding.APPS,
+}
+"""Of the columns that are codes: the word for each number, as the events have it."""
+
+_NAMES = {
+    "time": "time_ns",
+    "id": "conn",
+    "protocol": "proto",
+    "latency": "latency_ns",
+    "wait": "wait_ns",
+    "duration": "duration_ns",
+    "handshake": "handshake_ns",
+    "rtt": "rtt_ns",
+    "in_old": "in_old_ns",
+    "idle": "idle_ns",
+    "from": "old",
+    "to": "new",
+}
+"""Where the events say it otherwise than the kernel side."""
+_HIDDEN = {"lost", "cpu", "kind", "words", "process", "born", "syn_left"}
+_ROOM = 1 << 19
+"""Bytes of each kind that one batch takes at most."""
+_SPARE = 24
+"""Buffers that are kept to be used again: two of each kind."""
+
+
+class _Member:
+    """Of a record: where it is."""
+
+    __slots__ = ("at", "form", "size")
+
+    def __init__(self, at: int, form: str) -> None:
+        self.at = at
+        self.form = form
+        self.size = calcsize(f"={form}")
+
+
+def _members(kind: str) -> dict[str, _Member]:
+    found: dict[str, _Member] = {}
+    at = 0
+    for name, form in (*wire.HEADER, *wire.CONN, *wire.RECORDS[f"{kind}_event"]):
+        if name not in _HIDDEN and not form.endswith("x"):
+            found[_NAMES.get(name, name)] = _Member(at, form)
+        at += calcsize(f"={form}")
+    return found
+
+
+_MEMBERS = {kind: _members(kind) for kind in wire.KINDS}
+_SIZES = {kind: wire.RECORD[number].size for kind, number in wire.KINDS.items()}
+
+
+class Table(Mapping[str, memoryview]):
+    """The events of one kind in a batch, in their order: a column for each name, all of length `rows`.
+
+    A column is a memoryview of unsigned numbers (`B` `H` `I` `Q`); texts and addresses are rows of sixteen bytes, in
+    two dimensions.
+    """
+
+    def __init__(self, kind: str, records: bytes | memoryview) -> None:
+        self.kind = kind
+        self.records = memoryview(records).toreadonly()
+        """The records as they are: `bpf/events.h` says how, but that `time` is the wall clock's."""
+        self.rows = len(self.records) // _SIZES[kind]
+
+    def __getitem__(self, name: str) -> memoryview:
+        member, stride = _MEMBERS[self.kind][name], _SIZES[self.kind]
+        if member.form.endswith("s"):
+            return self._gathered(member, stride)
+        column: memoryview = self.records.cast(cast("Literal['B']", member.form))
+        return column[member.at // member.size :: stride // member.size]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MEMBERS[self.kind])
+
+    def __len__(self) -> int:
+        return len(_MEMBERS[self.kind])
+
+    def __repr__(self) -> str:
+        return f"<{self.rows} of {self.kind}: {', '.join(self)}>"
+
+    def _gathered(self, member: _Member, stride: int) -> memoryview:
+        """Views of bytes know no steps in two dimensions."""
+        if not self.rows:
+            return memoryview(b"")
+        out = bytearray(self.rows * member.size)
+        with ffi.from_buffer(self.records) as start, ffi.from_buffer(out, require_writable=True) as to:
+            lib.gather(start + member.at, stride, member.size, self.rows, to)
+        return memoryview(out).toreadonly().cast("B", shape=[self.rows, member.size])
+
+
+class Batch(Mapping[str, Table]):
+    """What was read at once: a table for each kind of event, empty where there were none, and what is no column.
+
+    `events` are lookups and losses. Where a batch has losses, it has nothing else: it stands in their place.
+    """
+
+    def __init__(self, tables: dict[str, Table] | None = None, events: list[Event] | None = None) -> None:
+        self._tables = tables or {}
+        self.events = events or []
+        self.count = sum(table.rows for table in self._tables.values()) + len(self.events)
+        """How many events that is."""
+
+    def __getitem__(self, kind: str) -> Table:
+        found = self._tables.get(kind)
+        return Table(kind, b"") if found is None and kind in _SIZES else self._tables[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+
+class Columns:
+    """The form (see `reader`) of `Tracer.batches`. `untold` kinds are left out; `shown` decides of what is decoded.
+
+    `by_event`: it must decide of all, so that all are decoded, and columns made of those that stay.
+    """
+
+    def __init__(
+        self,
+        names: Joiner | None = None,
+        shown: Shown | None = None,
+        owners: Owners | None = None,
+        translations: Translations | None = None,
+        *,
+        untold: frozenset[str] = frozenset(),
+        by_event: bool = False,
+    ) -> None:
+        self._names = names
+        self._shown = shown
+        self._owners = owners
+        self._translations = translations
+        self._untold = untold
+        self._by_event = by_event
+        self._builder = Builder()
+        self.note: Callable[[list[Event]], None] | None = None
+        """Called with the events that end a connection, by whoever wants to know."""
+        self._heaps = ffi.new("heap[]", len(wire.KINDS) + 1)
+        self._spare: list[bytearray] = []
+        self._used: dict[str, tuple[bytearray, Any]] = {}
+        for kind, number in wire.KINDS.items():
+            self._heaps[number].size = _SIZES[kind]
+            self._heaps[number].room = _ROOM
+            self._renew(kind)
+
+    def walk(self, ring: Ring, offset_ns: int) -> Taken:
+        return ring.take() if self._by_event else ring.sort(self._heaps, offset_ns)
+
+    def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Batch], Counts]:
+        if self._owners is not None:
+            self._owners.refresh()
+        if self._by_event:
+            tables, events, counts = self._decided(batch, offset_ns)
+        else:
+            tables = self._sorted()
+            others = decode(batch, offset_ns, self._names, self._owners, self._translations) if len(batch) else []
+            events, counts = seen(others, self._names, self._shown)
+            for kind in self._untold & tables.keys():
+                counts = counts._replace(left_out=counts.left_out + tables.pop(kind).rows)
+        if self.note is not None:
+            for kind in tables.keys() & {"close", "failed"}:
+                self.note(self._builder.events(tables[kind].records, 0))
+        made = Batch(tables, events)
+        return [made] if made.count else [], counts
+
+    def events(self, events: list[Event]) -> list[Batch]:
+        return [Batch(events=events)] if events else []
+
+    def _sorted(self) -> dict[str, Table]:
+        """What the walk left on the heaps. What is much is given away with its buffer, else that is used again."""
+        tables: dict[str, Table] = {}
+        for kind, number in wire.KINDS.items():
+            size = self._heaps[number].bytes
+            if size:
+                records = memoryview(self._used[kind][0])[:size]
+                tables[kind] = Table(kind, records if size > _ROOM >> 3 else bytes(records))
+                if size > _ROOM >> 3:
+                    self._renew(kind)
+                self._heaps[number].bytes = 0
+        return tables
+
+    def _renew(self, kind: str) -> None:
+        """Another buffer for the heap of that kind: one that nobody looks at any longer, if there is one."""
+        self._used.pop(kind, None)
+        for buffer in self._spare:
+            if sys.getrefcount(buffer) == _UNUSED:
+                break
+        else:
+            buffer = bytearray(_ROOM)
+            if len(self._spare) < _SPARE:
+                self._spare.append(buffer)
+        pinned = ffi.from_buffer(buffer, require_writable=True)
+        self._used[kind] = buffer, pinned
+        self._heaps[wire.KINDS[kind]].data = ffi.cast("unsigned char *", pinned)
+
+    def _decided(self, batch: memoryview, offset_ns: int) -> tuple[dict[str, Table], list[Event], Counts]:
+        """The slow way: each event is made, to be asked for its host and owner."""
+        kept: dict[str, list[bytes]] = {}
+        others: list[Event] = []
+        lookups = left_out = at = 0
+        while at < len(batch):
+            behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
+            made = decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
+            events, counts = seen(made, self._names, self._shown)
+            lookups, left_out = lookups + counts.lookups, left_out + counts.left_out
+            for event in events:
+                if event.event in _SIZES:
+                    head = event.time_ns.to_bytes(8, sys.byteorder)
+                    kept.setdefault(event.event, []).append(head + bytes(batch[at + len(head) : behind]))
+                else:
+                    others.append(event)
+            at = behind
+        tables = {kind: Table(kind, b"".join(records)) for kind, records in kept.items()}
+        return tables, others, Counts(lookups, left_out)
+
+
+_UNUSED = 3
+"""References to a buffer that is looked at by nobody: the list's, the loop's, and the one that counts them."""
