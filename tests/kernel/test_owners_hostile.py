@@ -192,7 +192,7 @@ def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
     truth = [(port, ("127.0.0.1", "127.0.0.2")[which]) for port, which, _ in told_in(log)]
     for kind in (Connect, Established, Close):
         told = [(each.local_port, each.remote_addr) for each in outbound(events, client) if isinstance(each, kind)]
-        rest = iter(truth)
+        rest: Iterator[object] = iter(truth)
         assert [each for each in told if each not in rest][:1] == [], (kind, told, truth)
         assert 0 <= len(truth) - len(told) <= lost, kind
     logger.info("%s ended with another address in memory", sum(changed for _, _, changed in told_in(log)))
@@ -214,7 +214,7 @@ def test_an_attempt_that_ends_at_once_names_the_address_that_the_kernel_tried(
     lost = lost_of(events)
     failed = [event for event in outbound(events, client) if isinstance(event, Failed)]
     tried = {0: ("127.0.0.1", "ECONNREFUSED"), 1: ("203.0.113.1", "ENETUNREACH")}
-    rest = iter([tried[which] for _, which, _ in told_in(log)])
+    rest: Iterator[object] = iter([tried[which] for _, which, _ in told_in(log)])
     assert all((event.remote_addr, event.error) in rest for event in failed)
     assert 0 <= count - len(failed) <= lost
     logger.info("tried: %s", dict(Counter(event.remote_addr for event in failed)))
