@@ -32,7 +32,11 @@ class Refused(Exception):
     """No name from this engine, and why."""
 
 
-FAILURES = (OSError, HTTPException, msgspec.DecodeError, UnicodeDecodeError, Refused)
+FAILURES = (
+    *(OSError, HTTPException, msgspec.DecodeError, UnicodeDecodeError, Refused),
+    OverflowError,  # of the parser of HTTP: a chunk that is larger than any memory
+    RecursionError,  # of the parser of JSON
+)
 """What asking may end with."""
 
 

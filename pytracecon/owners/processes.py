@@ -163,8 +163,14 @@ class Owners:
         if image is not None and image.path and image.args:
             return _program(image), "exec"
         found = program_of(*process)
-        if found is None and told is not None and told.origin != process:
-            found = program_of(*told.origin)  # it ran the same, and may live longer
+        if told is not None and told.origin != process:
+            # It ran the same, and may live longer. Where both are there and run two, either has started another since,
+            # or the number is another's who was born within the same tick of the clock: nobody knows which of them.
+            other = program_of(*told.origin)
+            if found is None or other is None:
+                found = found or other
+            elif found.exe != other.exe:
+                found = None
         if found is None and image is not None:
             return _program(image), "exec"
         return found or Program(), "proc"

@@ -88,6 +88,14 @@ def test_an_answer_that_is_no_text_is_a_failure_like_others(talk: Talk) -> None:
         talk.answered(b"HTTP/1.0 200 OK\r\n\r\n" + BODY.replace(b"shop", b"sh\xdfp"))
 
 
+@pytest.mark.parametrize(
+    "body", [b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}", b'\r\n{"x":' + b"[" * 100_000]
+)
+def test_an_answer_that_is_too_much_for_a_parser_is_a_failure_like_others(talk: Talk, body: bytes) -> None:
+    with pytest.raises(engines.FAILURES):
+        talk.answered(b"HTTP/1.1 200 OK\r\n" + body)
+
+
 HEADS = st.sampled_from(
     [
         b"",

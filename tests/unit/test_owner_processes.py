@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,3 +227,18 @@ def test_an_owner_fits_what_is_asked_for(keywords: dict[str, Any], fits: bool) -
         assert matcher(WEB) is fits
         assert not matcher(Process())
         assert not matcher(None)
+
+
+def test_of_a_child_and_its_parent_that_run_two_programs_nobody_knows_which_it_was() -> None:
+    """A number may be another's who was born in the same tick; and whoever forked may have started another since."""
+    with subprocess.Popen(["sleep", "60"]) as other, closing(Owners()) as owners:
+        try:
+            fields = Path(f"/proc/{other.pid}/stat").read_bytes().rpartition(b") ")[2].split()
+            born = int(fields[19]) * SECOND // os.sysconf("SC_CLK_TCK")
+            for number, origin in ((1, (os.getpid(), own_birth())), (2, (other.pid, born))):
+                owners.take(process(number, 0, os.getpid(), origin=origin), 0)
+            assert owners.of((1, 0, other.pid, born)).exe is None
+            known = owners.of((2, 0, other.pid, born)).exe
+            assert known is not None and known.endswith(("/sleep", "/coreutils", "/busybox"))
+        finally:
+            other.kill()
