@@ -84,7 +84,10 @@ def _cost(raw: list[Raw]) -> Iterator[Row]:
         **shown,
         remarks=f"of {median(nothing):,.0f} connections a second untraced; goal: 0.85",
     )
-    rows = {side: f"{median(each[side]['rows'] / _connections(each[side]) for each in raw):.0f}" for side in shown}
+    rows = {
+        side: f"{median(each[side]['rows of the generator'] / _connections(each[side]) for each in raw):.0f}"
+        for side in shown
+    }
     yield Row("rows a connection", **rows, remarks="both its ends")
     yield _compared(raw, "CPU a row", "µs", lambda each: each["cpu_ns"] / each["rows"] / 1e3)
     yield _compared(raw, "CPU a connection", "µs", lambda each: each["cpu_ns"] / _connections(each) / 1e3)

@@ -84,6 +84,7 @@ class Bench:
                 "cpu_ns": cpu_ns,
                 "bpf_ns": bpf_ns,
                 "rows": tracer.rows(),
+                "rows of the generator": tracer.rows_of(load.pid),
                 "lost": tracer.lost(),
             }
 

@@ -75,13 +75,11 @@ def _trial(side: Callable[[], Tracer], generator: Generator, rate: int, seconds:
         load = generator.run(round(rate * seconds), "server", cpus=(0, 1), rate=rate)
         tracer.settle()
         tracer.stop()
-        # Ours tell whose they are; of tcplife's, rows of others' connections may stand for some that are missing.
-        found = tracer.rows_of(load.pid) if isinstance(tracer, Pytracecon) else tracer.rows()
         raw = {
             "asked": rate,
             "generator": load.as_json(),
             "expected": ROWS_A_CONNECTION[tracer.name] * load.connections,
-            "found": found,
+            "found": tracer.rows_of(load.pid),
             "lost": dict(tracer.losses()),
             "bytes": tracer.output.stat().st_size,
         }

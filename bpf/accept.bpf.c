@@ -4,7 +4,7 @@
  * socket in hand: an entry probe there needs no return probe, so it misses neither the task that blocked before
  * the tracer came nor the hundredth that blocks beside it, and sees io_uring's accepts too.
  */
-#define VOUCHED_TASK
+#define CURRENT_TASK
 #include "accept.bpf.h"
 #include "file.bpf.h"
 

@@ -4,6 +4,7 @@
 #define PYTRACECON_ACCEPT_BPF_H
 
 #include "report.bpf.h"
+#include "unseen.bpf.h"
 
 static __always_inline bool begin_accepted(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
 {
@@ -39,6 +40,12 @@ static __always_inline int on_accept(const struct sock *sk)
 	if (!protocol)
 		return 0;
 	state = state_of(sk);
+	if (state && state->phase & PHASE_ACCEPTED && protocol == PROTO_TCP && !same_remote(state, sk)) {
+		/* Another connection's, whose end no program saw, and neither this one's handshake. */
+		if (end_is_missing(state))
+			count_unseen();
+		state = NULL;
+	}
 	if (!state) {
 		if (!begin_accepted(&fresh, sk, protocol))
 			return 0;

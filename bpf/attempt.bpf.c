@@ -3,7 +3,7 @@
  * Outbound attempts that end inside connect() and leave no error on the socket. Three rungs: fentry/fexit,
  * kprobe/kretprobe, and hooks of the cgroup with the connect() system call.
  */
-#define VOUCHED_TASK
+#define CURRENT_TASK
 #include "attempt.bpf.h"
 #include "first_syn.bpf.h"
 #include "file.bpf.h"

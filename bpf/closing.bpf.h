@@ -58,10 +58,10 @@ static __always_inline void on_close(const struct sock *sk, struct sock_state *s
 	}
 	if (matched(sk, state))
 		report_close(state, sk, from);
+	/* An entry that the kernel does not delete now, because its lock is not to be had, is found here again. */
+	state->phase |= PHASE_CLOSED;
 	/* It may still be accepted, dead as it is, and is the same connection then. */
-	if (waiting && state->conn.protocol == PROTO_TCP)
-		state->phase |= PHASE_CLOSED;
-	else
+	if (!waiting || state->conn.protocol != PROTO_TCP)
 		forget(sk);
 }
 

@@ -5,23 +5,23 @@
 
 #include "emit.bpf.h"
 
-static __always_inline void take_comm(char *to, const struct task_struct *task)
-{
-	bpf_probe_read_kernel_str(to, 16, &task->comm);
-}
-
 /* The names that a process has: its own, and the calling thread's where that is another. */
-static __always_inline void take_task(struct conn *conn, struct task_struct *task, __u8 source)
+static __always_inline void take_task(struct conn *conn, const struct task_struct *task, __u8 source)
 {
+	__u64 thread = thread_of(task);
+	const struct task_struct *leader = task;
+
 	conn->owner = source;
-	conn->pid = READ_TASK(task, tgid);
-	conn->tid = READ_TASK(task, pid);
-	conn->uid = READ_TASK(task, cred, uid.val);
-	conn->cgroup = cgroup_id(task);
-	conn->born = born(task);
-	take_comm(conn->comm, READ_TASK(task, group_leader));
-	if (conn->tid != conn->pid)
-		take_comm(conn->thread, task);
+	conn->pid = thread >> 32;
+	conn->tid = thread;
+	conn->uid = user_of(task);
+	conn->cgroup = group_of(task);
+	if (conn->tid != conn->pid) {
+		BPF_CORE_READ_STR_INTO(&conn->thread, task, comm);
+		leader = BPF_CORE_READ(task, group_leader);
+	}
+	conn->born = BPF_CORE_READ(leader, start_boottime);
+	BPF_CORE_READ_STR_INTO(&conn->comm, leader, comm);
 }
 
 static __always_inline void copy_owner(struct conn *to, const struct conn *from, __u8 source)
@@ -100,7 +100,7 @@ static __always_inline void listener_key_of(struct listener_key *key, const stru
 
 static __always_inline __u32 netns_of(const struct sock *sk)
 {
-	return READ_SOCK(sk, __sk_common.skc_net.net, ns.inum);
+	return BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 }
 
 /* The address itself, then any IPv4 address, then any address at all. */

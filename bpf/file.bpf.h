@@ -19,11 +19,11 @@ static __always_inline const struct sock *sock_of_file(const struct file *file)
 static __always_inline const struct sock *sock_of_fd(long fd)
 {
 	struct task_struct *task = current_task();
-	struct fdtable *table = READ_TASK(task, files, fdt);
-	struct file **slots = READ_TASK(table, fd);
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **slots = BPF_CORE_READ(table, fd);
 	struct file *file = NULL;
 
-	if ((unsigned long)fd >= READ_TASK(table, max_fds))
+	if ((unsigned long)fd >= BPF_CORE_READ(table, max_fds))
 		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
 	return file ? sock_of_file(file) : NULL;

@@ -131,7 +131,7 @@ static __always_inline bool take_owner(struct conn *conn, struct task_struct *ta
 	conn->process = 0;
 	if (!owner_wanted(conn, task))
 		return false;
-	conn->process = known_process(task);
+	conn->process = known_process(task, conn->pid, conn->born);
 	return true;
 }
 

@@ -9,7 +9,6 @@
 static __always_inline int on_first_syn(const struct sock *sk)
 {
 	struct sock_state *state = state_of(sk), *whole;
-	const struct tcp_sock *tp;
 	struct sock *parent;
 
 	if (!state || !(state->phase & PHASE_ATTEMPT) || state->started)
@@ -17,8 +16,7 @@ static __always_inline int on_first_syn(const struct sock *sk)
 	state->started = bpf_ktime_get_ns();
 	state->phase |= PHASE_SYN_LEFT;
 	take_tuple(&state->conn, sk);
-	tp = read_tcp(sk);
-	if (tp && READ_SOCK(tp, fastopen_req))
+	if (BPF_CORE_READ(tcp_sk(sk), fastopen_req))
 		state->conn.flags |= CONN_FASTOPEN;
 	parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
 	whole = parent ? state_of(parent) : NULL;

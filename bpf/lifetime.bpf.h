@@ -22,7 +22,7 @@ static __always_inline enum beginning beginning_of(const struct sock *sk, int fr
 		return UNKNOWN_OUTBOUND;
 	/* A child has no file before it is accepted; a socket that connects to itself has one. */
 	if (to == STATE_ESTABLISHED)
-		return READ_SOCK(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
+		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
 	return to == STATE_CLOSE && from != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
 }
 
@@ -66,10 +66,18 @@ static __always_inline bool stale(const struct sock_state *state, int to)
 	       (state->established || !(state->phase & PHASE_ACCEPTED));
 }
 
-static __always_inline bool same_remote(const struct sock_state *state, const struct sock *sk)
+static __always_inline bool only_after_handshake(int state)
 {
-	return state->conn.remote_port == bpf_ntohs(READ_SOCK(sk, __sk_common.skc_dport)) &&
-	       !(state->phase & PHASE_CLOSED);
+	return state == STATE_ESTABLISHED || state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK ||
+	       state == STATE_FIN_WAIT2 || state == STATE_CLOSING;
+}
+
+/* An attempt that both programs did not see succeed: it did not fail for that. */
+static __always_inline void on_handshake_unseen(const struct sock *sk, struct sock_state *state)
+{
+	state->phase &= ~(PHASE_ATTEMPT | PHASE_IN_CONNECT);
+	if (wanted(KIND_ESTABLISHED) && matched(sk, state))
+		count_unseen();
 }
 
 /*
@@ -138,6 +146,8 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 	}
 	barrier_var(state);
 	if (to == STATE_CLOSE) {
+		if (state->phase & PHASE_ATTEMPT && only_after_handshake(from))
+			on_handshake_unseen(sk, state);
 		if (from == STATE_SYN_SENT || state->phase & PHASE_ATTEMPT)
 			on_attempt_end(sk, state);
 		else if (from == STATE_SYN_RECV && !(state->phase & PHASE_ACCEPTED))

@@ -126,7 +126,7 @@ static __always_inline bool next_host(struct libc_call *call, __u8 *to)
 static __always_inline bool report_part(struct libc_call *call)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u64 process = known_process(task);
+	__u64 process = known_process(task, bpf_get_current_pid_tgid() >> 32, born(task));
 	struct lookup_event *event = reserve_record(sizeof(*event), KIND_LOOKUP);
 	__u64 before[2] = {}, found[2] = {};
 	bool goes_on;

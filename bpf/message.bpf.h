@@ -66,7 +66,7 @@ static __always_inline void take_sender(struct message_event *event, struct sock
 	pid = event->asker.pid;
 	if (asker_wanted(&event->asker, task)) {
 		event->flags |= NAME_WANTED;
-		event->asker.process = known_process(task);
+		event->asker.process = known_process(task, pid, event->asker.born);
 	}
 	if (bpf_map_lookup_elem(&libc_calls, &thread))
 		event->flags |= NAME_WITHIN;

@@ -66,6 +66,7 @@ static __always_inline void on_attempt_end(const struct sock *sk, struct sock_st
 		state->conn.local_port = bpf_ntohs(source_port(sk));
 	if (matched(sk, state)) {
 		report_failed(state, sk, error);
+		state->phase |= PHASE_CLOSED;
 		forget(sk);
 	}
 }

@@ -11,15 +11,17 @@ static __noinline int on_syn(struct __sk_buff *skb)
 	struct conn conn = {};
 	struct bpf_sock *sk = skb->sk;
 	struct sock *address;
+	__u32 asked[4] = {};
 
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
 	if (!sk || !take_layout(&layout, skb, true, true))
 		return 0;
+	take_connected(asked, sk);
+	if (layout.remote_port == bpf_ntohs(sk->dst_port) && same_address(layout.remote, (const __u8 *)asked))
+		return 0;
 	address = address_of(sk);
 	take_tuple(&conn, address);
-	if (layout.remote_port == conn.remote_port && same_address(layout.remote, conn.remote_addr))
-		return 0;
 	conn.netns = netns_of(address);
 	report_nat(&conn, layout.remote, layout.remote_port, IPPROTO_TCP_NUMBER);
 	return 0;

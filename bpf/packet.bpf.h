@@ -45,6 +45,28 @@ static __always_inline bool take_layout(struct layout *layout, const struct __sk
 	return true;
 }
 
+/* Whom the socket is connected to. Each by itself, or clang would choose between their addresses. */
+static __always_inline void take_connected(__u32 *addr, const struct bpf_sock *socket)
+{
+	__u32 v4 = socket->dst_ip4, first = socket->dst_ip6[0], second = socket->dst_ip6[1];
+	__u32 third = socket->dst_ip6[2], last = socket->dst_ip6[3];
+	bool is_ipv4 = socket->family == AF_INET;
+
+	barrier_var(v4);
+	barrier_var(first);
+	barrier_var(second);
+	barrier_var(third);
+	barrier_var(last);
+	if (is_ipv4) {
+		put_v4((__u8 *)addr, v4);
+		return;
+	}
+	addr[0] = first;
+	addr[1] = second;
+	addr[2] = third;
+	addr[3] = last;
+}
+
 static __always_inline struct sock *address_of(const void *sk)
 {
 	struct sock *address = NULL;

@@ -116,7 +116,7 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 
 	if (pid == own)
 		return 0;
-	from = process_of(parent);
+	from = process_of(parent, own, born(parent));
 	if (!from)
 		return 0;
 	fresh.id = next_id(child);

@@ -24,10 +24,8 @@ struct {
 } processes __weak SEC(".maps");
 
 /* The one that runs now; of an older program nothing is known but who has it. */
-static __always_inline struct process *process_of(struct task_struct *task)
+static __always_inline struct process *process_of(struct task_struct *task, __u32 pid, __u64 since)
 {
-	__u32 pid = READ_TASK(task, tgid);
-	__u64 since = born(task);
 	struct process fresh = {.born = since, .origin_born = since, .origin_pid = pid};
 	struct process *known = bpf_map_lookup_elem(&processes, &pid);
 
@@ -49,7 +47,7 @@ static __always_inline void tell(struct process *process, struct task_struct *ta
 	event->image = process->image;
 	event->born = process->born;
 	event->origin_born = process->origin_born;
-	event->pid = READ_TASK(task, tgid);
+	event->pid = BPF_CORE_READ(task, tgid);
 	event->origin_pid = process->origin_pid;
 	__builtin_memset(event->parents, 0, sizeof(event->parents));
 	for (at = 0; at < PARENTS; at++) {
@@ -63,13 +61,13 @@ static __always_inline void tell(struct process *process, struct task_struct *ta
 }
 
 /* The id under which user space knows the task's process from now on; 0 where nobody wants to. */
-static __always_inline __u64 known_process(struct task_struct *task)
+static __always_inline __u64 known_process(struct task_struct *task, __u32 pid, __u64 since)
 {
 	struct process *process;
 
 	if (!wanted(KIND_PROCESS))
 		return 0;
-	process = process_of(task);
+	process = process_of(task, pid, since);
 	if (!process)
 		return 0;
 	if (!process->told)

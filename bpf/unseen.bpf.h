@@ -31,4 +31,10 @@ static __always_inline bool end_is_missing(const struct sock_state *state)
 	return still_wanted(state);
 }
 
+static __always_inline bool same_remote(const struct sock_state *state, const struct sock *sk)
+{
+	return state->conn.remote_port == bpf_ntohs(READ_SOCK(sk, __sk_common.skc_dport)) &&
+	       !(state->phase & PHASE_CLOSED);
+}
+
 #endif

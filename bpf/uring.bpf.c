@@ -3,7 +3,7 @@
  * io_uring passes no system call for each of its operations. Where no function can be probed, its completions tell of
  * accepts, and of attempts that ended before a SYN left.
  */
-#define VOUCHED_TASK
+#define CURRENT_TASK
 #include "accept.bpf.h"
 #include "attempt.bpf.h"
 #include "file.bpf.h"

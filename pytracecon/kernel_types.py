@@ -12,14 +12,14 @@ __all__ = ["FewTypes"]
 
 
 class FewTypes:
-    """Begun at once, in a thread of its own. The file is there until close()."""
+    """begin() chooses them, in a thread of its own. The file is there until close()."""
 
     def __init__(self, image: bytes) -> None:
         self._image = image
         self._whole = False
         self._handle = os.memfd_create("pytracecon: types")
         self._task = Task("chooses types", self._choose)
-        self._task.begin()
+        self.begin = self._task.begin
 
     def _choose(self) -> None:
         with open(KERNEL_BTF, "rb", buffering=0) as file:

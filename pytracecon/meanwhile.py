@@ -49,6 +49,7 @@ class Meanwhile:
             from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
 
             self._attempt = Attempt(lib)
+            self._attempt.begin()
         finder = Finder()
         self._found = finder, finder.of_this_host()
 

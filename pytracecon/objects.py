@@ -50,6 +50,7 @@ class Objects:
             self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes(image)))
+                self._few.begin()
             types = None
             if not self._alone and btf is None:
                 # What loads no program relocates nothing.

@@ -17,8 +17,8 @@ typedef struct {
 typedef struct {
 	size_t bytes;
 	size_t records;
-	size_t names;	/* records that are no events */
-	uint32_t lost;	/* records missing before the first one of this batch */
+	size_t names;   /* records that are no events */
+	uint32_t lost;  /* records missing before the first one of this batch */
 	uint64_t first; /* when the first of them was made, and the last */
 	uint64_t last;
 } batch;

@@ -60,7 +60,7 @@ class Attempt:
             os.close(self._program)
             raise
         self._task = Task("tries uretprobes", self._attach)
-        self._task.begin()
+        self.begin = self._task.begin
 
     def _attach(self) -> None:
         path, offset = self._place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,28 +11,40 @@ if TYPE_CHECKING:
 
 __all__ = ["Task"]
 
+_BEGINS_WITHIN = 10.0  # seconds
+_LOOK_AGAIN = 0.05
+
 
 class Task:
+    """Flags say how far it is, and a lock only wakes: an exception out of a signal handler can leave any lock taken."""
+
     def __init__(self, what: str, function: Callable[[], None]) -> None:
         self._function = function
         self._failed: BaseException | None = None
+        self._began = self._runs = self._ended = False
+        self._end = threading.Lock()
+        self._end.acquire()
         self._thread = threading.Thread(target=self._run, name=f"pytracecon: {what}", daemon=True)
 
     def begin(self) -> None:
-        """Again: nothing."""
-        if self._thread.ident is None:
-            self._thread.start()
+        self._began = True
+        self._thread.start()
 
     def _run(self) -> None:
+        self._runs = True
         try:
             self._function()
         except BaseException as error:  # noqa: BLE001 - result() raises it
             self._failed = error
+        finally:
+            self._ended = True
+            self._end.release()
 
     def wait(self) -> None:
-        """Until it is done, if it was begun at all."""
-        if self._thread.ident is not None:
-            self._thread.join()
+        """Until it is done, if it was begun at all; also where an exception (Ctrl-C) came up as it was begun."""
+        until = time.monotonic() + _BEGINS_WITHIN
+        while self._began and not self._ended and (self._runs or time.monotonic() < until):
+            self._end.acquire(timeout=_LOOK_AGAIN)
 
     def result(self) -> None:
         """Wait, and raise what it raised."""

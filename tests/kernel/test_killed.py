@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from traffic.actor import DEADLINE
+from traffic.end import listen
+from traffic.interrupts import pin, steer
 from traffic.leftovers import BpfId, await_gone, await_nothing_but, bpf_ids, bpf_ids_of, probes_of_tracefs
 from traffic.network import Network
 from traffic.nursery import Nursery, Run
@@ -125,6 +127,28 @@ def test_asked_to_end_under_load_it_writes_all_that_happened(
         assert f"{events} events" in run.said
         assert made is None or events + lost == made * EVENTS_EACH
         output.unlink()
+
+
+@elsewhere
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU has nobody to be interrupted by")
+def test_without_its_privileges_it_still_finds_the_ends_that_it_missed(
+    nursery: Nursery, network: Network, tmp_path: Path
+) -> None:
+    """The last look at what is left in the table takes none."""
+    client, server = pin(network.actor("client"), 0), pin(network.actor("server"), 1)
+    listener = listen(server)
+    steer(network, 1)
+    output = tmp_path / "events.json"
+    run = nursery.start(*options(network, "-v", "-o", output))
+    run.await_ready()
+    server.begin("serve", listener.socket, 1000, 0, 0, "last")
+    client.do("visit", 1000, *listener.address, 0, 0, "first")
+    server.finish()
+    run.signal(signal.SIGTERM)
+    assert run.status() == 0, run.said
+    events: list[dict[str, Any]] = [json.loads(line) for line in output.read_text().splitlines()]
+    lost = sum(event["count"] for event in events if event["event"] == "lost" and event["where"] in ("ring", "probe"))
+    assert sum(event["event"] != "lost" for event in events) + lost == 1000 * EVENTS_EACH
 
 
 def await_size(run: Run, output: Path, size: int) -> None:

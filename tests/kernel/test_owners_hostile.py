@@ -6,6 +6,7 @@ cannot be known is absent.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import struct
@@ -29,7 +30,7 @@ TOLD = struct.Struct("=HBB")
 FORKED = 0
 PROGRAMS = 8
 LONG = pytest.mark.long
-Record = Callable[[str, object], None]
+logger = logging.getLogger(__name__)  # figures: --log-cli-level=INFO
 HOW, SENT = ("block", "nonblock"), ("sendto", "sendmsg")
 
 
@@ -87,7 +88,7 @@ def await_all(trace: Trace, actor: Actor, kind: type[Event], count: int) -> None
 
 @pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=LONG)])
 def test_processes_that_live_for_a_millisecond_are_who_they_were(
-    trace: Trace, client: Actor, server: Actor, program: Path, tmp_path: Path, record_property: Record, count: int
+    trace: Trace, client: Actor, server: Actor, program: Path, tmp_path: Path, count: int
 ) -> None:
     """Forked, with the number of another, as another user, in a thread, and of programs that became others."""
     for at in range(PROGRAMS):
@@ -130,7 +131,7 @@ def test_processes_that_live_for_a_millisecond_are_who_they_were(
         if isinstance(event, ConnectionEvent) and event.netns == server.netns and event.direction == "in"
     ]
     assert {event.pid for event in accepted} == {server.pid}
-    record_property("with the number of another before", lived.extra["reused"])
+    logger.info("%s with the number of another before", lived.extra["reused"])
     assert not absent, "the kernel side tells of all that start while it looks"
 
 
@@ -154,7 +155,7 @@ def told_in(log: Path) -> list[tuple[int, int, int]]:
     ("how", "count"), [("block", 400), ("nonblock", 400), *(pytest.param(how, 25_000, marks=LONG) for how in HOW)]
 )
 def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
-    trace: Trace, client: Actor, tmp_path: Path, record_property: Record, both: Both, how: str, count: int
+    trace: Trace, client: Actor, tmp_path: Path, both: Both, how: str, count: int
 ) -> None:
     log = tmp_path / "log"
     log.touch()
@@ -168,12 +169,12 @@ def test_an_address_that_changes_in_memory_during_connect_is_not_believed(
     for kind in (Connect, Established, Close):
         told = [(each.local_port, each.remote_addr) for each in outbound(events, client) if isinstance(each, kind)]
         assert told == truth, kind
-    record_property("ended with another address in memory", sum(changed for _, _, changed in told_in(log)))
+    logger.info("%s ended with another address in memory", sum(changed for _, _, changed in told_in(log)))
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(50_000, marks=LONG)])
 def test_an_attempt_that_ends_at_once_names_the_address_that_the_kernel_tried(
-    trace: Trace, client: Actor, tmp_path: Path, record_property: Record, count: int
+    trace: Trace, client: Actor, tmp_path: Path, count: int
 ) -> None:
     """The error says which of the two it was: of one the port is closed, to the other there is no way."""
     log = tmp_path / "log"
@@ -187,7 +188,7 @@ def test_an_attempt_that_ends_at_once_names_the_address_that_the_kernel_tried(
     failed = [event for event in outbound(events, client) if isinstance(event, Failed)]
     tried = {0: ("127.0.0.1", "ECONNREFUSED"), 1: ("203.0.113.1", "ENETUNREACH")}
     assert [(event.remote_addr, event.error) for event in failed] == [tried[which] for _, which, _ in told_in(log)]
-    record_property("tried", dict(Counter(event.remote_addr for event in failed)))
+    logger.info("tried: %s", dict(Counter(event.remote_addr for event in failed)))
 
 
 @pytest.mark.parametrize("both", BOTH, ids=lambda both: both.family)
@@ -195,7 +196,7 @@ def test_an_attempt_that_ends_at_once_names_the_address_that_the_kernel_tried(
     ("how", "count"), [("sendto", 400), ("sendmsg", 400), *(pytest.param(how, 25_000, marks=LONG) for how in SENT)]
 )
 def test_an_address_that_changes_in_memory_during_sendto_is_not_believed(
-    traced: Callable[..., Trace], network: Network, record_property: Record, both: Both, how: str, count: int
+    traced: Callable[..., Trace], network: Network, both: Both, how: str, count: int
 ) -> None:
     client = network.actor("client")
     trace = traced(events="flow", ring_size="64M")
@@ -208,4 +209,4 @@ def test_an_address_that_changes_in_memory_during_sendto_is_not_believed(
         if flow.remote_port == step.extra["port"]:
             told[flow.remote_addr or ""] += flow.tx_packets or 0
     assert told == {addr: times for addr, times in heard.items() if times}
-    record_property("heard", heard)
+    logger.info("heard: %s", heard)

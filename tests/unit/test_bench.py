@@ -38,7 +38,8 @@ def trial(asked: int, *, found: int, lost: dict[str, int], seconds: float = 1.0)
 
 def side(rate: int, cpu_ns: int) -> Raw:
     generator = {"pid": 1, "connections": rate, "seconds": 1.0}
-    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, "rows": 5 * rate, "lost": 0}
+    rows = {"rows": 5 * rate, "rows of the generator": 5 * rate}
+    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, **rows, "lost": 0}
 
 
 COST = {

@@ -1,0 +1,128 @@
+"""Programs are verified on two CPUs at once, and libbpf gets few types: what comes of it is what always came."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytracecon import loader, tasks
+from pytracecon.filters import Filters
+from pytracecon.kernel_types import FewTypes
+from pytracecon.loader import Loaded
+from pytracecon.meanwhile import Meanwhile
+from pytracecon.tasks import Task
+
+FILTERS = Filters.parse(pid=os.getpid())
+BOTH = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU loads one object")
+
+
+def codes(loaded: Loaded) -> dict[str, bytes]:
+    """A hash of the instructions that each program was relocated to."""
+    return {name: bytes(program.info().tag) for name, program in loaded.object.programs.items() if program.autoload}
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def code_here() -> dict[str, bytes]:
+    with contextlib.closing(loader.load(FILTERS)) as loaded:
+        return codes(loaded)
+
+
+def test_by_few_types_programs_become_what_they_become_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_few = code_here()
+    monkeypatch.setattr(FewTypes, "path", lambda _: None)
+    assert by_few == code_here()
+    assert "state_worker_btf" in by_few or "state_worker_raw" in by_few
+
+
+@BOTH
+def test_one_cpu_loads_the_same(request: pytest.FixtureRequest) -> None:
+    at_once = code_here()
+    request.getfixturevalue("one_cpu")
+    assert at_once == code_here()
+
+
+def of_bpf() -> list[str]:
+    """What this process holds of it."""
+    held = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.append(str(each.readlink()))
+    return [name for name in held if "bpf" in name or "pytracecon" in name]
+
+
+@BOTH
+def test_an_interrupt_while_programs_load_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: set[str] = set()
+
+    def interrupt(*_: object, **__: object) -> None:
+        running.update(each.name for each in threading.enumerate())
+        raise KeyboardInterrupt
+
+    assert of_bpf() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(Meanwhile, "run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loader.load(FILTERS)
+    assert "pytracecon: loads programs" in running
+    assert of_bpf() == []
+    assert "state_worker_btf" in code_here() or "state_worker_raw" in code_here()
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_an_interrupt_while_a_thread_starts_does_not_lose_it(monkeypatch: pytest.MonkeyPatch, *, starts: bool) -> None:
+    monkeypatch.setattr(tasks, "_BEGINS_WITHIN", 0.1)
+    go, done = threading.Event(), []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if starts:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        go.wait()
+        done.append(True)
+
+    task = Task("waits", work)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            task.begin()
+    go.set()
+    task.wait()
+    assert done == [True] * starts
+
+
+def test_what_a_thread_raises_is_told_to_who_waits() -> None:
+    def fail() -> None:
+        raise LookupError("in the thread")
+
+    task = Task("fails", fail)
+    task.begin()
+    for _ in range(2):
+        with pytest.raises(LookupError, match="in the thread"):
+            task.result()
+
+
+def test_details_of_libbpf_are_told_to_who_wants_them(caplog: pytest.LogCaptureFixture) -> None:
+    def details() -> list[str]:
+        return [each.message for each in caplog.records if each.name == "pytracecon.libbpf"]
+
+    code_here()
+    assert details() == []
+    caplog.set_level(logging.DEBUG, "pytracecon.libbpf")
+    code_here()
+    assert any("CO-RE relocating" in each for each in details())
