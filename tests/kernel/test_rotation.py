@@ -70,7 +70,7 @@ def told_in(name: str, files: list[Path]) -> list[str]:
     return [line.rsplit(maxsplit=1)[0] for line in lines(files)]
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [12, pytest.param(200, marks=pytest.mark.long)])
 def test_no_event_is_lost_or_torn_however_often_files_are_moved_away(
     start: Callable[..., Started], network: Network, tmp_path: Path, times: int
 ) -> None:
