@@ -24,7 +24,7 @@ PYTHON = sys.executable
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
 OTHER_CPUS = (1, 4)
 """Guests usually have two. What is counted for each CPU, and what CPUs do to each other, is tested with these too."""
-OF_CPUS = ("test_losses.py", "test_lifetimes.py", "test_bytes.py", "test_interrupted.py", "test_environment.py")
+OF_CPUS = ("test_losses.py", "test_lifetimes.py", "test_bytes.py", "test_environment.py")
 TESTS_FAILED, TIMED_OUT = 1, 124
 GRACE = 20
 EXCUSED = 2

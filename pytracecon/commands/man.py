@@ -18,7 +18,7 @@ __all__ = ["STATUSES", "Man", "man"]
 STATUSES = {
     0: "ended as asked: Ctrl-C, SIGTERM, --duration, --count, or the reader closed the pipe",
     2: "wrong usage",
-    69: "this kernel or libbpf cannot do it; the line says which part, and what would",
+    69: "this kernel or libbpf cannot do it, or descriptors or memory do not suffice; the line says what would help",
     74: "the output could not be written",
     75: "something was lost, and --fail-on-loss was given, or run was told what is allowed",
     76: "run: the command reached what is not allowed",

@@ -197,12 +197,16 @@ def memory_limit(size: int) -> Iterator[Path]:
         group.rmdir()
 
 
-@pytest.mark.once
+@elsewhere
 def test_too_little_memory_is_said_in_one_line() -> None:
-    """BPF maps are charged to who makes them. What does not fit is refused; nobody is killed for it."""
+    """BPF maps are charged to who makes them; one that does not fit is refused.
+
+    If another thread wants a page at that very moment the kernel kills the process instead, and nothing is said.
+    """
     with memory_limit(128 << 20) as group:
-        enter = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', group)
-        status, said = run("--ring-size", "256M", "--no-names", "--duration", 0.1, within=enter)
+        enter = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', group, "taskset", "--cpu-list", 0)
+        tries = (run("--ring-size", "256M", "--no-names", "--duration", 0.1, within=enter) for _ in range(5))
+        status, said = next(each for each in tries if each[0] != -signal.SIGKILL)
     assert (status, said.count("\n")) == (69, 1), said
     remedy = "allow more (MemoryMax=), or give a smaller --ring-size"
     assert said.endswith(f" failed: there is not enough memory: {remedy}\n")

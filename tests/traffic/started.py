@@ -29,7 +29,11 @@ class Started:
         given: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": TOP, "env": environment} | streams
         self.process: subprocess.Popen[str] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **given)
         self.said: list[str] = []
-        self.await_said(READY)
+        try:
+            self.await_said(READY)
+        except BaseException:
+            self.kill()
+            raise
 
     def await_said(self, words: str) -> str:
         """The line that has them."""
