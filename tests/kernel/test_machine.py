@@ -49,6 +49,7 @@ def test_a_hardened_kernel_tells_all_the_same(traced: Callable[..., Trace], netw
     assert len(events) == 20 * EVENTS_EACH == new.tracer.stats.wanted
 
 
+@pytest.mark.long
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU cannot be taken away")
 def test_a_cpu_that_goes_and_comes_under_load_takes_no_event_with_it(trace: Trace, network: Network) -> None:
     flood, lost = network.actor("flood"), trace.tracer.stats.lost
