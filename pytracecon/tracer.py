@@ -59,7 +59,8 @@ class Stats(NamedTuple):
     dropped as 65,536 of them waited already for somebody who iterates. `lost_names` records from which names
     and programs are learnt found the ring full, too: some events may lack them, and lookups be missing;
     `evicted_names` had to make room for others.
-    `lost_map` connections did not fit into the kernel's table, and `lost_probe` times the kernel passed a hook by.
+    `lost_map` times something did not fit into a table of the kernel side, and `lost_probe` times the kernel passed a
+    hook by.
     """
 
     wanted: int
