@@ -30,10 +30,14 @@ class Tool:
     def lines(self) -> list[str]:
         """All that it wrote, after a Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
+        return self.ended().splitlines()
+
+    def ended(self) -> str:
+        """All that it wrote, when it has ended by itself."""
         _, err = self.process.communicate(timeout=DEADLINE)
         assert self.process.returncode == 0, err
         self._out.seek(0)
-        return self._out.read().splitlines()
+        return self._out.read()
 
     def end(self) -> None:
         self.process.kill()
