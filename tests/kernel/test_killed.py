@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import random
-import select
 import signal
 import struct
 import termios
@@ -24,6 +23,7 @@ from traffic.interrupts import pin, steer
 from traffic.leftovers import BpfId, await_gone, await_nothing_but, bpf_ids, bpf_ids_of, probes_of_tracefs
 from traffic.network import Network
 from traffic.nursery import Nursery, Run
+from traffic.waiting import writable
 
 EVENTS_EACH = 5
 GONE_WITHIN = 1.0
@@ -168,7 +168,7 @@ class Stuck:
     def await_full(self, run: Run) -> None:
         """Until nothing goes in any more, and the run waits for that."""
         deadline = time.monotonic() + DEADLINE
-        while select.select([], [self.writer], [], 0)[1] or not self._waited_for(run):
+        while writable(self.writer) or not self._waited_for(run):
             assert time.monotonic() < deadline
             assert not run.ended(0.01), run.said
 

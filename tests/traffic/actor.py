@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import platform
-import select
 import shutil
 import signal
 import socket
@@ -17,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from traffic.waiting import readable
 
 DEADLINE = 60.0
 """Seconds after which a step that should have ended is taken for stuck. Nothing waits for it to pass."""
@@ -201,7 +202,7 @@ class Actor:
         self._await_end()
 
     def _await_end(self) -> None:
-        if not select.select([self._process], [], [], DEADLINE)[0]:
+        if not readable(self._process, DEADLINE):
             raise TrafficError(f"process {self.pid} does not die")
         if self._reap:
             self._reap()

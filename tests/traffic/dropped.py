@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 from pytracecon import Tracer, drop_privileges
 from traffic.actor import DEADLINE
+from traffic.waiting import readable
 
 Told = dict[str, Any]
 
@@ -66,7 +66,7 @@ class DroppedTracer:
         return found[0][key]
 
     def _read(self, patience: float) -> None:
-        if not select.select([self._socket], [], [], patience)[0]:
+        if not readable(self._socket.fileno(), patience):
             return
         data = self._socket.recv(1 << 16)
         assert data, f"it ended: {self.events[-3:]}"
@@ -83,7 +83,7 @@ def _trace(there: socket.socket, user: str | None, keep: str, keywords: dict[str
             _send(there, {"dropped": {"kept": dropped.kept, "lost": dropped.lost}})
             while True:
                 there.sendall(tracer.read_json(0.05).data)
-                if select.select([there], [], [], 0)[0]:
+                if readable(there.fileno(), 0):
                     if not there.recv(1):
                         return
                     rows = [{"pid": each.pid, "local_port": each.local_port} for each in tracer.snapshot()]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import time
 from importlib import import_module
 from pathlib import Path
 from typing import Self
+
+from traffic.waiting import readable
 
 TOP = Path(__file__).parents[2]
 DEADLINE = 120.0
@@ -58,7 +59,7 @@ class Run:
             signal.pidfd_send_signal(self._process, number)
 
     def ended(self, within: float) -> bool:
-        return bool(select.select([self._process], [], [], within)[0])
+        return readable(self._process, within)
 
     def status(self) -> int:
         """Once it ended, which it must: what it ended with; -n for signal n."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import select
 import struct
 import subprocess
 import termios
@@ -17,6 +16,7 @@ import pyte
 
 from traffic.actor import DEADLINE
 from traffic.peers import TOP
+from traffic.waiting import readable
 
 ENTERS, LEAVES = b"\x1b[?1049h", b"\x1b[?1049l"
 """The alternate screen: what a program draws there is gone when it leaves."""
@@ -59,7 +59,7 @@ class Window:
 
     def read(self, within: float) -> bool:
         """What it writes next; False if that is nothing."""
-        if not select.select([self._master], [], [], max(0.0, within))[0]:
+        if not readable(self._master, max(0.0, within)):
             return False
         data = os.read(self._master, 1 << 16)
         self.said += data
