@@ -41,7 +41,10 @@ def options(network: Network, *more: object, names: bool = False) -> list[object
     return ["--format", "json", "--netns", network.path, *([] if names else ["--no-names"]), *more]
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(50, marks=long), pytest.param(200, marks=[long, elsewhere])])
+@pytest.mark.parametrize(
+    "times",
+    [pytest.param(3, marks=elsewhere), pytest.param(50, marks=long), pytest.param(200, marks=[long, elsewhere])],
+)
 def test_killed_at_any_moment_it_leaves_nothing(nursery: Nursery, network: Network, times: int) -> None:
     """While it starts, while it traces, while it ends; every fifth with names, which have probes of another kind."""
     chance = random.Random(times)  # noqa: S311 - the same moments each time
