@@ -19,7 +19,7 @@ from pytracecon.meanwhile import Meanwhile
 from pytracecon.tasks import Task
 
 FILTERS = Filters.parse(pid=os.getpid())
-BOTH = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU loads one object")
+TWO_CPUS = pytest.mark.slow(reason="in guests, tests have one CPU, and that loads one object")
 
 
 def codes(loaded: Loaded) -> dict[str, bytes]:
@@ -47,7 +47,7 @@ def test_by_few_types_programs_become_what_they_become_by_all(monkeypatch: pytes
     assert "state_worker_btf" in by_few or "state_worker_raw" in by_few
 
 
-@BOTH
+@TWO_CPUS
 def test_one_cpu_loads_the_same(request: pytest.FixtureRequest) -> None:
     at_once = code_here()
     request.getfixturevalue("one_cpu")
@@ -63,7 +63,7 @@ def of_bpf() -> list[str]:
     return sorted(name for name in held if "bpf" in name or "pytracecon" in name)
 
 
-@BOTH
+@TWO_CPUS
 def test_an_interrupt_while_programs_load_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     running: set[str] = set()
 
@@ -117,6 +117,7 @@ def test_what_a_thread_raises_is_told_to_who_waits() -> None:
             task.result()
 
 
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
 def test_details_of_libbpf_are_told_to_who_wants_them(caplog: pytest.LogCaptureFixture) -> None:
     def details() -> list[str]:
         return [each.message for each in caplog.records if each.name == "pytracecon.libbpf"]
