@@ -184,8 +184,10 @@ def own_name(node: str) -> str:
     return f"{Path(path).name}{colons}{test}" if Path(path).parent.name == HERE.name else ""
 
 
-ENDS = re.compile(r"test_(names_|filters_in_the_kernel|owner_cgroups|programs|snapshot|flows|doctor|owners_hostile)")
+ENDS = re.compile(r"test_(flows|doctor|owners_hostile)")
 """What the oldest and the newest kernel agree on is not run in those between: they have all that it stands on."""
+OLDEST = re.compile(r"test_(names_|filters_in_the_kernel|owner_cgroups|programs|snapshot)")
+"""Of this the kernel outside, where it runs too, is the newest: it stands on nothing that only guests have."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -193,12 +195,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if ENDS.match(own_name(item.nodeid)):
             item.add_marker("ends")
+        if OLDEST.match(own_name(item.nodeid)):
+            item.add_marker("oldest")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Skips(), "skips")
     config.addinivalue_line("markers", "ends: of all guests in the oldest and the newest alone")
     config.addinivalue_line("markers", "io_uring: skipped where the kernel has none")
+    config.addinivalue_line("markers", "oldest: of all guests in the oldest alone")
     config.addinivalue_line("markers", "once: of all guests in the newest alone")
     config.addinivalue_line("markers", "slow: left out (-m 'not slow') where all is emulated")
 
