@@ -53,8 +53,8 @@ static __always_inline bool begin_anew(struct sock_state *fresh, const struct so
 /* The changes that say something; the others are looked at by nobody. */
 static __always_inline bool noteworthy(int to)
 {
-	return is_one_of(to, 1U << STATE_ESTABLISHED | 1U << STATE_SYN_SENT | 1U << STATE_FIN_WAIT1 | 1U << STATE_CLOSE |
-				     1U << STATE_CLOSE_WAIT | 1U << STATE_LISTEN);
+	return is_one_of(to, 1U << STATE_ESTABLISHED | 1U << STATE_SYN_SENT | 1U << STATE_FIN_WAIT1 |
+				     1U << STATE_CLOSE | 1U << STATE_CLOSE_WAIT | 1U << STATE_LISTEN);
 }
 
 /*

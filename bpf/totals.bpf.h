@@ -6,7 +6,7 @@
 #include "filter.bpf.h"
 
 #define STATES_WITH_FIN                                                                                                \
-	(1U << STATE_FIN_WAIT1 | 1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSING | 1U << STATE_LAST_ACK |                   \
+	(1U << STATE_FIN_WAIT1 | 1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSING | 1U << STATE_LAST_ACK |                  \
 	 1U << STATE_TIME_WAIT)
 
 static __always_inline bool fin_queued(int state)
@@ -130,7 +130,8 @@ static __always_inline __u8 how_ended(const struct sock *sk, int from, const str
 		return ENDED_LOCAL_RESET;
 	if (error)
 		return ENDED_TIMEOUT;
-	if (is_one_of(from, 1U << STATE_ESTABLISHED | 1U << STATE_CLOSE_WAIT | 1U << STATE_FIN_WAIT1 | 1U << STATE_SYN_RECV))
+	if (is_one_of(from,
+		      1U << STATE_ESTABLISHED | 1U << STATE_CLOSE_WAIT | 1U << STATE_FIN_WAIT1 | 1U << STATE_SYN_RECV))
 		return ENDED_LOCAL_RESET;
 	/* Unread data or a zero linger after shutdown(): the socket has still its file, the peer sent no FIN. */
 	if (from == STATE_FIN_WAIT2 && !dead && !done)
