@@ -44,7 +44,7 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 
 	/* Before its SYN leaves, a deferred fast open has no sequence numbers yet. */
 	if (from == STATE_SYN_SENT)
-		unacked = READ_SOCK(tp, packets_out) && unacked ? unacked - 1 : 0;
+		unacked = nonzero(READ_SOCK(tp, packets_out)) * (unacked - nonzero(unacked));
 	acked -= syn_counted & nonzero(acked);
 	acked -= fin & ~nonzero(unacked) & nonzero(acked);
 	unacked -= fin & nonzero(unacked);
