@@ -33,7 +33,7 @@ _TOLD_OF = 32_768
 """Processes whose record is: some 250 bytes each."""
 _KNOWN = 8_192
 """Processes that are in the events of late: some 1,000 bytes each."""
-_BESIDES = 200  # what Python needs for an image besides its bytes
+_BESIDES = 320  # what Python needs for an image besides its bytes
 _NAMELESS = 1024
 _AGAIN = 30.0  # seconds, after which containers without a name are asked for once more
 
