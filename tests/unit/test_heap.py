@@ -32,9 +32,9 @@ print(libc.mallinfo2().hblks - before)
 @pytest.mark.parametrize(
     ("call", "size", "outside"),
     [
-        ("", 1 << 20, 0),
-        ("give_large_blocks_back()", 1 << 20, 1),
-        ("give_large_blocks_back()", 256 << 10, 0),
+        ("", 2 << 20, 0),
+        ("give_large_blocks_back()", 2 << 20, 1),
+        ("give_large_blocks_back()", 600 << 10, 0),
     ],
     ids=["as it is", "a table", "a buffer"],
 )
