@@ -5,7 +5,7 @@
  *
  * libcs call these functions from one another. The outermost call is the one that is told.
  */
-#define TAIL_CALLS
+#define TELLS_INLINE
 #include "asker.bpf.h"
 
 /* As a 64-bit libc lays them out, glibc and musl alike: POSIX fixes the members, the ABI their order. */

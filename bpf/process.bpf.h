@@ -60,11 +60,12 @@ static __always_inline void tell(struct process *process, const struct task_stru
 	process->told = 1;
 }
 
-#ifndef TAIL_CALLS
+#ifndef TELLS_INLINE
 /*
  * The same, verified by itself and once, and not again on each way that leads here. Its arguments are numbers, as 5.10
- * takes no others, so it looks for the process again: it is called once in a process's life. Until 6.0 a program with
- * functions has no tail calls on arm64: a source whose programs have some defines TAIL_CALLS before its first include.
+ * takes no others, so it looks for the process again: it is called once in a process's life. Not for all: until 6.0 a
+ * program with functions has no tail calls on arm64, and a program that has other functions takes 6.1 twice as long with
+ * this one. A source of such programs defines TELLS_INLINE before its first include.
  */
 __weak int tell_apart(__u64 task, __u32 pid)
 {
@@ -87,7 +88,7 @@ static __always_inline __u64 known_process(struct task_struct *task, __u32 pid, 
 	if (!process)
 		return 0;
 	if (!process->told)
-#ifdef TAIL_CALLS
+#ifdef TELLS_INLINE
 		tell(process, task);
 #else
 		tell_apart(number_of(task), pid);
