@@ -31,7 +31,7 @@ setup(
         Extension(
             "pytracecon._events",
             ["pytracecon/events.c"],
-            depends=["pytracecon/addresses.h", "bpf/events.h"],
+            depends=[f"pytracecon/{name}.h" for name in ("addresses", "maker", "fields")] + ["bpf/events.h"],
             include_dirs=["bpf", "pytracecon"],
             extra_compile_args=["-O2"],
             py_limited_api=True,

@@ -13,7 +13,7 @@ from typing import Any
 Raw = dict[str, Any]
 
 TOP = Path(__file__).parents[1]
-TIMEOUT = 900
+TIMEOUT = 1800
 _SCRIPT = """
 set -e
 mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing

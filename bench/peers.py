@@ -47,7 +47,7 @@ class Side:
 class Started(Tracer):
     """On a terminal, where each of them writes by lines, until its first row is there."""
 
-    patience = 300.0  # bcc compiles, and a virtual machine is slow
+    patience = 600.0  # bcc compiles, and a virtual machine is slow
     ending = signal.SIGTERM  # bcc's tools may miss an interrupt while they print
 
     def __init__(self, side: Side) -> None:

@@ -57,7 +57,7 @@ ffibuilder.cdef(
         uint32_t count;
     } table;
 
-    typedef struct { ...; } holder;
+    typedef struct { ...; } pieces;
 
     typedef struct {
         table kinds, protocols, directions, owners, ends, states, errors;
@@ -67,15 +67,12 @@ ffibuilder.cdef(
         int strange;
         uint32_t left;
         const uint8_t *named;
-        holder *holders;
-        char *pieces;
+        pieces *of_owners;
         ...;
     } json;
 
-    size_t holders_size(void);
-    size_t pieces_size(void);
-    void holders_forget(json *j);
-    void holder_add(json *j, uint64_t process, uint64_t cgroup, const char *piece, size_t size);
+    void pieces_forget(pieces *all);
+    void piece_add(pieces *all, uint64_t process, uint64_t cgroup, const char *text, size_t size);
 
     void json_lines(json *j, const void *records, size_t size, int64_t offset, char *out, size_t room);
     uint32_t address_bit(const char *address);

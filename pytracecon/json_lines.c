@@ -4,8 +4,8 @@
  * word, is left to Python: the writing stops before that record.
  */
 #include "addresses.h"
+#include "owner_pieces.h"
 
-#define LONGEST_PIECE 4096
 #define LONGEST_LINE (1024 + LONGEST_PIECE) /* all else, and what put_word() writes beyond, is 800 bytes */
 #define WORD 64
 #define SECOND 1000000000
@@ -20,17 +20,6 @@ typedef struct {
 	uint32_t count;
 } table;
 
-/* What is known of an owner as a ready piece: ,"exe":"/usr/bin/curl" and so on. */
-typedef struct {
-	uint64_t process; /* 0: a free place */
-	uint64_t cgroup;
-	uint32_t at;
-	uint32_t size;
-} holder;
-
-#define HOLDERS 8192 /* places; a quarter stays free */
-#define PIECES (2 << 20)
-
 typedef struct {
 	table kinds, protocols, directions, owners, ends, states, errors;
 	int64_t second; /* the one that `date` shows */
@@ -41,10 +30,7 @@ typedef struct {
 	int strange;          /* the next record is Python's */
 	uint32_t left;        /* bit n: records of kind n are Python's */
 	const uint8_t *named; /* a bit for each hash of an address that may have a name */
-	holder *holders;      /* of connections; 0: nothing is told of them */
-	uint32_t known;       /* how many */
-	char *pieces;
-	size_t used; /* bytes of these */
+	pieces *of_owners;    /* 0: nothing is told of them */
 } json;
 
 struct any_event {
@@ -152,51 +138,6 @@ static int may_have_a_name(const json *j, const struct conn *conn)
 		return 0;
 	bit = address_bit((const char *)conn->remote_addr);
 	return j->named[bit >> 3] >> (bit & 7) & 1;
-}
-
-/* Where it is, or where it may be put. */
-static holder *place_of(const json *j, uint64_t process, uint64_t cgroup)
-{
-	uint64_t hash = (process * 0x9e3779b97f4a7c15 ^ cgroup) * 0xff51afd7ed558ccd;
-	uint32_t at = hash >> 32 & (HOLDERS - 1);
-
-	while (j->holders[at].process && (j->holders[at].process != process || j->holders[at].cgroup != cgroup))
-		at = (at + 1) & (HOLDERS - 1);
-	return &j->holders[at];
-}
-
-static size_t holders_size(void)
-{
-	return HOLDERS;
-}
-
-static size_t pieces_size(void)
-{
-	return PIECES;
-}
-
-static void holders_forget(json *j)
-{
-	memset(j->holders, 0, HOLDERS * sizeof(holder));
-	j->known = 0;
-	j->used = 0;
-}
-
-/* Remembers a piece; others go when there is no room. One that is too long is not kept, so its lines are Python's. */
-static void holder_add(json *j, uint64_t process, uint64_t cgroup, const char *piece, size_t size)
-{
-	holder *place;
-
-	if (!process || size > LONGEST_PIECE)
-		return;
-	if (j->known >= HOLDERS / 4 * 3 || j->used + size > PIECES)
-		holders_forget(j);
-	place = place_of(j, process, cgroup);
-	if (!place->process)
-		j->known++;
-	*place = (holder){process, cgroup, j->used, size};
-	memcpy(j->pieces + j->used, piece, size);
-	j->used += size;
 }
 
 /* -1 for a name that needs escaping. */
@@ -324,7 +265,7 @@ static char *put_own(const json *j, char *at, const struct any_event *any)
 static char *put_line(json *j, char *at, const struct any_event *event, size_t size, int64_t offset)
 {
 	const struct conn *conn = &event->conn;
-	const holder *who = 0;
+	const piece *who = 0;
 	int comm, thread;
 	int64_t time;
 
@@ -332,8 +273,8 @@ static char *put_line(json *j, char *at, const struct any_event *event, size_t s
 		return 0;
 	if (__builtin_add_overflow(event->header.time, offset, &time) || time < 0)
 		return 0;
-	if (j->holders && conn->process) {
-		who = place_of(j, conn->process, conn->cgroup);
+	if (j->of_owners && conn->process) {
+		who = piece_of(j->of_owners, conn->process, conn->cgroup);
 		if (!who->process)
 			return 0;
 	}
@@ -364,7 +305,7 @@ static char *put_line(json *j, char *at, const struct any_event *event, size_t s
 	at = put_word(at, j->owners, conn->owner);
 	at = PUT_KNOWN(at, "cgroup", conn->cgroup);
 	if (who) {
-		memcpy(at, j->pieces + who->at, who->size);
+		memcpy(at, j->of_owners->text + who->at, who->size);
 		at += who->size;
 	}
 	at = PUT_TRUE(at, "pre_existing", conn->flags & CONN_PRE_EXISTING);

@@ -79,10 +79,9 @@ class Json:
         self._note_ends: Callable[[list[Event]], None] | None = None
         self._owners = owners
         if owners is not None:
-            self._places = ffi.new("holder[]", lib.holders_size())
-            self._pieces = ffi.new("char[]", lib.pieces_size())
-            self._json.holders, self._json.pieces = self._places, self._pieces
-            owners.watch(lambda: lib.holders_forget(self._json))
+            self._pieces = ffi.new("pieces *")
+            self._json.of_owners = self._pieces
+            owners.watch(lambda: lib.pieces_forget(self._pieces))
 
     @property
     def note(self) -> Callable[[list[Event]], None] | None:
@@ -136,7 +135,7 @@ class Json:
         for event in events:
             if isinstance(event, ConnectionEvent) and event.process is not None:
                 piece = self._piece_of(event.process)
-                lib.holder_add(self._json, process, cgroup, piece, len(piece))
+                lib.piece_add(self._pieces, process, cgroup, piece, len(piece))
 
     def _piece_of(self, process: Process) -> bytes:
         known = {field.name: value for field in fields(Process) if (value := getattr(process, field.name)) is not None}

@@ -47,10 +47,12 @@ def launch(
     `uses` are privileges that the verb itself needs later; `lists`: it takes snapshots.
     """
     # Imported now: --help needs none of it.
+    from pytracecon.commands.heap import give_large_blocks_back  # noqa: PLC0415
     from pytracecon.filters import values  # noqa: PLC0415
 
     _judge_output(options)
     privileges.judge(options)
+    give_large_blocks_back()
     count = None if options.count is None else values.number("--count", options.count, 1, 1 << 62)
     duration = None if options.duration is None else values.seconds("--duration", options.duration)
     if options.output is not None or os.environ.get("NOTIFY_SOCKET"):

@@ -72,8 +72,6 @@ class Session:
         self.verbose = verbose
         self.holds = holds
         self.json = json
-        self._signals: Signals
-        self._notifier: Notifier
         self._held: Beginnings | None = None
         self._left_out = 0
         self._losses = 0

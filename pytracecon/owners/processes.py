@@ -28,9 +28,12 @@ Owner = tuple[int, int, int, int]
 """By what an event refers to its owner: the process's number here, its cgroup, its pid, and when it was born."""
 
 _IMAGES = 16 << 20
-"""Bytes of programs that are remembered, and how many processes are."""
-_PROCESSES = 32_768
-_BESIDES = 200  # what Python needs for an image besides its bytes
+"""Bytes of programs that are remembered."""
+_TOLD_OF = 32_768
+"""Processes whose record is: some 250 bytes each."""
+_KNOWN = 8_192
+"""Processes that are in the events of late: some 1,000 bytes each."""
+_BESIDES = 320  # what Python needs for an image besides its bytes
 _NAMELESS = 1024
 _AGAIN = 30.0  # seconds, after which containers without a name are asked for once more
 
@@ -50,10 +53,19 @@ class _Image(NamedTuple):
 
 
 class _Told(NamedTuple):
+    """Read out of the record when somebody asks: most processes are asked for once."""
+
     image: int
     origin: tuple[int, int]
     """Pid and birth of the process that started the program."""
     parents: list[int]
+
+    @classmethod
+    def of(cls, record: bytes | None) -> _Told | None:
+        if record is None:
+            return None
+        _number, image, _born, origin_born, _pid, origin_pid, parents = _TOLD.unpack(record)
+        return cls(image, (origin_pid, origin_born), [pid for pid in _PARENTS.unpack(parents) if pid])
 
 
 class Owners:
@@ -72,7 +84,7 @@ class Owners:
         self._cgroups = Cgroups()
         self._images: OrderedDict[int, _Image] = OrderedDict()
         self._size = 0
-        self._told: OrderedDict[int, _Told] = OrderedDict()
+        self._told: OrderedDict[int, bytes] = OrderedDict()
         self._known: OrderedDict[Owner, Process] = OrderedDict()
         self._runtimes: Runtimes | None = None
         self._named = False
@@ -106,7 +118,7 @@ class Owners:
         known = self._known.get(owner)
         if known is None:
             known = self._known[owner] = self._process(owner)
-            if len(self._known) > _PROCESSES:
+            if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
         else:
             self._known.move_to_end(owner)
@@ -130,9 +142,9 @@ class Owners:
             self._size -= len(oldest.path) + len(oldest.args) + _BESIDES
 
     def _introduced(self, batch: bytes | memoryview, at: int) -> None:
-        number, image, _born, origin_born, _pid, origin_pid, parents = _TOLD.unpack_from(batch, at)
-        self._told[number] = _Told(image, (origin_pid, origin_born), [pid for pid in _PARENTS.unpack(parents) if pid])
-        if len(self._told) > _PROCESSES:
+        number, *_ = _TOLD.unpack_from(batch, at)
+        self._told[number] = bytes(batch[at : at + _TOLD.size])
+        if len(self._told) > _TOLD_OF:
             self._told.popitem(last=False)
 
     def _made(self, batch: bytes | memoryview, at: int) -> None:
@@ -142,7 +154,7 @@ class Owners:
 
     def _process(self, owner: Owner) -> Process:
         number, cgroup, pid, born = owner
-        told = self._told.get(number)
+        told = _Told.of(self._told.get(number))
         place = self._cgroups.place(cgroup)
         container = None if place is None else place.container
         program, source = self._program(told, (pid, born))

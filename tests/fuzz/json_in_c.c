@@ -50,17 +50,17 @@ static size_t put_right(uint8_t *records, size_t size)
 	return at;
 }
 
-static void know_owners(json *j, const uint8_t *records, size_t size)
+static void know_owners(pieces *all, const uint8_t *records, size_t size)
 {
-	static char piece[LONGEST_PIECE + 1];
+	static char text[LONGEST_PIECE + 1];
 	size_t at = 0;
 
-	memset(piece, 'x', sizeof(piece));
+	memset(text, 'x', sizeof(text));
 	while (size - at >= sizeof(struct any_event)) {
 		const struct any_event *event = (const void *)(records + at);
 
-		holder_add(j, event->conn.process, event->conn.cgroup, piece,
-			   (event->header.lost & 8191) % sizeof(piece));
+		piece_add(all, event->conn.process, event->conn.cgroup, text,
+			  (event->header.lost & 8191) % sizeof(text));
 		at += event->header.words ? (size_t)event->header.words * 8 : sizeof(*event);
 		if (at > size)
 			break;
@@ -70,8 +70,7 @@ static void know_owners(json *j, const uint8_t *records, size_t size)
 static void over(const uint8_t *data, size_t size)
 {
 	static uint8_t named[1 << 13];
-	static holder *holders;
-	static char *pieces;
+	static pieces *of_owners;
 	size_t room, at = 0;
 	uint8_t *records;
 	int64_t offset;
@@ -94,15 +93,12 @@ static void over(const uint8_t *data, size_t size)
 		j.named = named;
 	}
 	if (how & WITH_OWNERS) {
-		if (!holders) {
-			holders = calloc(HOLDERS, sizeof(holder));
-			pieces = malloc(PIECES);
-		}
-		j.holders = holders;
-		j.pieces = pieces;
-		know_owners(&j, records, size);
+		if (!of_owners)
+			of_owners = calloc(1, sizeof(*of_owners));
+		j.of_owners = of_owners;
+		know_owners(of_owners, records, size);
 		if (data[4] & 1)
-			holders_forget(&j);
+			pieces_forget(of_owners);
 	}
 	room = how & LITTLE_ROOM ? LONGEST_LINE + data[5] : LONGEST_LINE * 2;
 	out = malloc(room);
@@ -120,8 +116,8 @@ static void over(const uint8_t *data, size_t size)
 			at += ((struct header *)(records + at))->words * 8;
 		}
 	}
-	if (j.known)
-		holders_forget(&j); /* the next input shall find none */
+	if (of_owners && of_owners->known)
+		pieces_forget(of_owners); /* the next input shall find none */
 	free(out);
 	free(records);
 }

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from traffic.actor import DEADLINE
-from traffic.end import listen
+from traffic.actor import DEADLINE, Actor
+from traffic.end import Listener, listen
 from traffic.resolver import Place
 from traffic.usage import Usage
 
@@ -24,10 +24,12 @@ RATE = 520
 """Connections a second of the flood, so that with the pauses to look around they are 500."""
 EVENTS_EACH = 5
 CHURN = 20
-"""A second, of processes that are gone at once and of names that were never asked for: in half an hour, every table has
-as many as it remembers."""
+"""A second, of processes that are gone at once and of names that were never asked for."""
+PROCESSES, AT_A_TIME = 33_280, 512
+PROGRAMS = 16_000
+"""More than are remembered, so that an hour begins with full tables."""
 EVENT = re.compile(rb'^\{"event":"(\w+)"', re.MULTILINE)
-LOST = re.compile(rb'^\{"event":"lost".*"count":(\d+),"where":"(?:ring|probe)"', re.MULTILINE)
+LOST = re.compile(rb'^\{"event":"lost".*"count":(\d+),"where":"(ring|probe)"', re.MULTILINE)
 
 
 class Growing:
@@ -36,7 +38,8 @@ class Growing:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kinds: Counter[str] = Counter()
-        self.lost = 0
+        self.lost: Counter[str] = Counter()
+        """Events by where they were lost. Those of probes may have been somebody else's."""
         self._read = 0
 
     def read(self) -> None:
@@ -48,7 +51,8 @@ class Growing:
         kinds = Counter(EVENT.findall(whole))
         assert sum(kinds.values()) == whole.count(b"\n"), "no line is torn"
         self.kinds.update({kind.decode(): count for kind, count in kinds.items()})
-        self.lost += sum(map(int, LOST.findall(whole)))
+        for count, where in LOST.findall(whole):
+            self.lost[where.decode()] += int(count)
         self._read += len(whole)
         if room := self._read & ~0xFFFF:
             subprocess.run(["fallocate", "--punch-hole", "-l", str(room), self.path], check=True)
@@ -88,6 +92,8 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
         listener = listen(server, backlog=128)
         churn = CHURN * seconds
         made = asked = 0
+        if rounds * seconds > DEADLINE:
+            made += fill(place, server, listener)
         samples: list[tuple[float, Usage]] = []
         started = time.monotonic()
         for number in range(rounds):
@@ -107,7 +113,7 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
                 "at": samples[-1][0],
                 "made": made,
                 "events": output.kinds.total(),
-                "lost": output.lost,
+                "lost": output.lost.total(),
                 **samples[-1][1].as_json(),
             }
             print(json.dumps(state), file=notes, flush=True)
@@ -123,9 +129,22 @@ def test_an_hour_leaves_memory_descriptors_and_maps_as_they_were(
     assert_flat(samples, long=rounds * seconds > DEADLINE)
 
 
+def fill(place: Place, server: Actor, listener: Listener) -> int:
+    """What the tracer remembers. How many connections it took."""
+    subprocess.run(["sh", "-c", f"for _ in $(seq {PROGRAMS}); do /bin/true {'x' * 1000}; done"], check=True)
+    made = 0
+    for _ in range(PROCESSES // AT_A_TIME):
+        crowd = place.actor("crowd")
+        server.begin("serve", listener.socket, AT_A_TIME, 1, 0, "last")
+        made += crowd.do("hit", AT_A_TIME, *listener.address, "brief").result
+        assert server.finish().result == AT_A_TIME
+        crowd.kill()
+    return made
+
+
 def await_all_read(output: Growing, made: int) -> None:
     deadline = time.monotonic() + DEADLINE
-    while told(output.kinds) + output.lost < made * EVENTS_EACH and time.monotonic() < deadline:
+    while told(output.kinds) + output.lost.total() < made * EVENTS_EACH and time.monotonic() < deadline:
         time.sleep(0.05)
         output.read()
 
@@ -135,11 +154,14 @@ def told(kinds: Counter[str]) -> int:
 
 
 def assert_all_told(output: Growing, said: str, made: int, asked: int) -> None:
-    """To one. On a machine that has other things to do the ring may get full; then it is told how many are missing."""
+    """To one. On a machine that has other things to do the ring may get full, and the kernel skip hooks, of anybody's
+    connections: then it is told how many are missing, and of the latter at most.
+    """
     kinds, lost = output.kinds, output.lost
-    assert told(kinds) + lost == made * EVENTS_EACH, said
+    missing = made * EVENTS_EACH - told(kinds)
+    assert lost["ring"] <= missing <= lost.total(), said
     events = kinds.total() - kinds["lost"]
-    assert kinds["lookup"] >= asked - lost
+    assert kinds["lookup"] >= asked - lost.total()
     assert f"{events} events in " in said
     assert lost or f"{events} events wanted = {events} delivered + 0 lost in the ring" in said
 

@@ -200,6 +200,8 @@ class Actor:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
         self._await_end()
+        self._family.remove(self)
+        self._close()
 
     def _await_end(self) -> None:
         if not readable(self._process, DEADLINE):
@@ -214,9 +216,12 @@ class Actor:
                 signal.pidfd_send_signal(actor._process, signal.SIGKILL)
         for actor in self._family:
             actor._await_end()
-            actor._channel.close()
-            os.close(actor._process)
+            actor._close()
         self._family.clear()
+
+    def _close(self) -> None:
+        self._channel.close()
+        os.close(self._process)
 
 
 def cgroup2_mount() -> Path | None:
