@@ -43,9 +43,10 @@ typedef struct {
  * Records lie in a cache that is far, or in memory: one word of each line, in their order, takes 17 ns a record. A CPU
  * fetches by itself what it will be asked for next, but up to the end of a page only. With four pages on the way at a
  * time it fetches of all of them, which takes 12. `asked` counts lines up to `AHEAD` from `at`, a few more each time;
- * none is asked for that the kernel may be writing to. Always inline: alone it has no effect that gcc sees, and is left out.
+ * none is asked for that the kernel may be writing to. Always inline: gcc sees no effect, and left out the calls.
  */
-static inline __attribute__((always_inline)) unsigned long ask(const ring *r, unsigned long asked, unsigned long at, unsigned long end)
+static inline __attribute__((always_inline)) unsigned long ask(const ring *r, unsigned long asked, unsigned long at,
+                                                               unsigned long end)
 {
 	for (int i = 0; i < LINES_A_RECORD && asked < at + AHEAD; i++, asked += LINE) {
 		unsigned long nth = asked % BLOCK / LINE;
