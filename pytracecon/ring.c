@@ -46,7 +46,7 @@ typedef struct {
  * none is asked for that the kernel may be writing to. Always inline: gcc sees no effect, and left out the calls.
  */
 static inline __attribute__((always_inline)) unsigned long ask(const ring *r, unsigned long asked, unsigned long at,
-                                                               unsigned long end)
+							       unsigned long end)
 {
 	for (int i = 0; i < LINES_A_RECORD && asked < at + AHEAD; i++, asked += LINE) {
 		unsigned long nth = asked % BLOCK / LINE;
