@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from struct import calcsize
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from pytracecon import decode as decoding
 from pytracecon import wire
@@ -63,8 +63,8 @@ _NAMES = {
 }
 """Where the events say it otherwise than the kernel side."""
 _HIDDEN = {"lost", "cpu", "kind", "words", "process", "born", "syn_left"}
-_ROOM = 1 << 19
-"""Bytes of each kind that one batch takes at most."""
+_ROOM = 3 << 16
+"""Bytes of each kind that one batch takes at most: two batches fit into a CPU's own cache."""
 _SPARE = 24
 """Buffers that are kept to be used again: two of each kind."""
 
@@ -182,12 +182,14 @@ class Columns:
         self.note: Callable[[list[Event]], None] | None = None
         """Called with the events that end a connection, by whoever wants to know."""
         self._heaps = ffi.new("heap[]", len(wire.KINDS) + 1)
-        self._spare: list[bytearray] = []
-        self._used: dict[str, tuple[bytearray, Any]] = {}
+        self._words = memoryview(ffi.buffer(self._heaps)).cast("B").cast("L")
+        """The same in numbers: to ask cffi for each takes longer than to read a hundred events."""
+        self._spare: list[_Buffer] = []
+        self._used: dict[int, _Buffer] = {}
         for kind, number in wire.KINDS.items():
             self._heaps[number].size = _SIZES[kind]
             self._heaps[number].room = _ROOM
-            self._renew(kind)
+            self._renew(number)
 
     def walk(self, ring: Ring, offset_ns: int) -> Taken:
         return ring.take() if self._by_event else ring.sort(self._heaps, offset_ns)
@@ -215,29 +217,31 @@ class Columns:
     def _sorted(self) -> dict[str, Table]:
         """What the walk left on the heaps. What is much is given away with its buffer, else that is used again."""
         tables: dict[str, Table] = {}
+        sizes = self._words[_BYTES::_HEAP].tolist()
         for kind, number in wire.KINDS.items():
-            size = self._heaps[number].bytes
+            size = sizes[number]
             if size:
-                records = memoryview(self._used[kind][0])[:size]
+                records = memoryview(self._used[number].data)[:size]
                 tables[kind] = Table(kind, records if size > _ROOM >> 3 else bytes(records))
                 if size > _ROOM >> 3:
-                    self._renew(kind)
-                self._heaps[number].bytes = 0
+                    self._renew(number)
         return tables
 
-    def _renew(self, kind: str) -> None:
+    def _renew(self, number: int) -> None:
         """Another buffer for the heap of that kind: one that nobody looks at any longer, if there is one."""
-        self._used.pop(kind, None)
+        before = self._used.pop(number, None)
+        if before is not None:
+            before.filled = False
         for buffer in self._spare:
-            if sys.getrefcount(buffer) == _UNUSED:
+            if not buffer.filled and sys.getrefcount(buffer.data) == _UNUSED:
                 break
         else:
-            buffer = bytearray(_ROOM)
+            buffer = _Buffer()
             if len(self._spare) < _SPARE:
                 self._spare.append(buffer)
-        pinned = ffi.from_buffer(buffer, require_writable=True)
-        self._used[kind] = buffer, pinned
-        self._heaps[wire.KINDS[kind]].data = ffi.cast("unsigned char *", pinned)
+        buffer.filled = True
+        self._used[number] = buffer
+        self._words[number * _HEAP + _DATA] = buffer.address
 
     def _decided(self, batch: memoryview, offset_ns: int) -> tuple[dict[str, Table], list[Event], Counts]:
         """The slow way: each event is made, to be asked for its host and owner."""
@@ -260,5 +264,22 @@ class Columns:
         return tables, others, Counts(lookups, left_out)
 
 
+class _Buffer:
+    """Memory for a heap."""
+
+    __slots__ = ("_pinned", "address", "data", "filled")
+
+    def __init__(self) -> None:
+        self.data = bytearray(_ROOM)
+        self._pinned = ffi.from_buffer(self.data, require_writable=True)
+        self.address = int(ffi.cast("uintptr_t", self._pinned))
+        self.filled = False
+        """It belongs to a heap."""
+
+
+_WORD = ffi.sizeof("unsigned long")
+_HEAP = ffi.sizeof("heap") // _WORD
+_DATA = ffi.offsetof("heap", "data") // _WORD
+_BYTES = ffi.offsetof("heap", "bytes") // _WORD
 _UNUSED = 3
-"""References to a buffer that is looked at by nobody: the list's, the loop's, and the one that counts them."""
+"""References to the data that nobody looks at: their owner's, that of the pin, and the one that counts them."""

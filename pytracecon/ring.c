@@ -4,7 +4,14 @@
 #define BUSY (1U << 31)
 #define DISCARDED (1U << 30)
 #define RING_HEADER 8
-#define AHEAD 2048
+
+/* What lies ahead is asked for in blocks of four pages, a line of each page in turn: see `ask`. */
+#define LINE 64UL
+#define PAGE 4096UL
+#define PAGES 4UL
+#define BLOCK (PAGES * PAGE)
+#define AHEAD (2 * BLOCK)
+#define LINES_A_RECORD 8
 
 typedef struct {
 	unsigned long *consumer;
@@ -32,12 +39,38 @@ typedef struct {
 	size_t bytes;
 } heap;
 
+/*
+ * Records lie in a cache that is far, or in memory: one word of each line, in their order, takes 17 ns a record. A CPU
+ * fetches by itself what it will be asked for next, but up to the end of a page only. With four pages on the way at a
+ * time it fetches of all of them, which takes 12. `asked` counts lines up to `AHEAD` from `at`, a few more each time;
+ * none is asked for that the kernel may be writing to. Always inline: gcc sees no effect, and left out the calls.
+ */
+static inline __attribute__((always_inline)) unsigned long ask(const ring *r, unsigned long asked, unsigned long at,
+							       unsigned long end)
+{
+	for (int i = 0; i < LINES_A_RECORD && asked < at + AHEAD; i++, asked += LINE) {
+		unsigned long nth = asked % BLOCK / LINE;
+		unsigned long line = asked - asked % BLOCK + nth % PAGES * PAGE + nth / PAGES * LINE;
+
+		if (line < end)
+			__builtin_prefetch(r->data + (line & r->mask), 0, 2);
+	}
+	return asked;
+}
+
+/* Release: the kernel may overwrite records only after they were copied. */
+static inline void give_back(ring *r, unsigned long at)
+{
+	__atomic_store_n(r->consumer, at, __ATOMIC_RELEASE);
+}
+
 /* Copies whole records onto the heaps until there are no more, one is full, or a loss lies between two of them. */
 static inline void walk(ring *r, heap *heaps, size_t count, int64_t offset, batch *b)
 {
 	/* Only this side writes the consumer's position; the producer's is read after what it covers was written. */
 	unsigned long at = *r->consumer;
 	unsigned long end = __atomic_load_n(r->producer, __ATOMIC_ACQUIRE);
+	unsigned long told = at, asked = at & ~(LINE - 1);
 
 	*b = (batch){0};
 	for (size_t i = 0; i < count; i++)
@@ -48,6 +81,7 @@ static inline void walk(ring *r, heap *heaps, size_t count, int64_t offset, batc
 		uint32_t length = __atomic_load_n(place, __ATOMIC_ACQUIRE);
 		uint32_t size = length & ~(BUSY | DISCARDED);
 
+		asked = ask(r, asked, at, end);
 		if (length & BUSY)
 			break;
 		if (!(length & DISCARDED)) {
@@ -55,9 +89,6 @@ static inline void walk(ring *r, heap *heaps, size_t count, int64_t offset, batc
 			heap *to = head->kind < count && heaps[head->kind].size == size ? &heaps[head->kind] : heaps;
 			unsigned char *out = to->data + to->bytes;
 
-			/* The records lie in the cache of whichever CPU wrote them: 30 ns each, and 23 if asked for early. */
-			for (int line = 0; line < 3; line++)
-				__builtin_prefetch((const char *)head + AHEAD + 64 * line);
 			if (size > to->room - to->bytes)
 				break;
 			/* Signed: a loss that the reader found in the counters may be newer than this record. */
@@ -79,9 +110,13 @@ static inline void walk(ring *r, heap *heaps, size_t count, int64_t offset, batc
 			b->names += head->kind >= KIND_LOOKUP;
 		}
 		at += (RING_HEADER + size + 7) & ~7UL;
-		/* Release: the kernel may overwrite the record only after it was copied. */
-		__atomic_store_n(r->consumer, at, __ATOMIC_RELEASE);
+		/* A sixty-fourth of the ring at a time: each CPU that writes a record looks at this position. */
+		if (at - told > r->mask >> 6) {
+			give_back(r, at);
+			told = at;
+		}
 	}
+	give_back(r, at);
 }
 
 /* All of them onto one, in their order. */

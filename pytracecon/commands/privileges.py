@@ -62,10 +62,11 @@ def give_up(options: argparse.Namespace, tracer: Tracer, also: Collection[Upkeep
         return
     from pytracecon.dropping import drop_privileges  # noqa: PLC0415 - not for --help
 
+    engines = _engines(options)
     dropped = drop_privileges(tracer, user=options.tracer_user, keep=options.privileges, also=also)
     if leaves(options) or vars(options).get("verbose"):
         say(_kept(dropped))
-    for said in [*_unmet(tracer), *_lost(dropped)]:
+    for said in [*_unmet(tracer), *_lost(dropped), *_deaf(engines, dropped)]:
         say(said)
 
 
@@ -100,6 +101,23 @@ def _lost(dropped: Dropped) -> Iterator[str]:
     if dropped.lost:
         names = ", ".join(sorted(dropped.without))
         yield f"without {names}: {'; '.join(dropped.lost)}"
+
+
+def _engines(options: argparse.Namespace) -> list[str]:
+    """The sockets of root's container engines that are here, for who leaves root and wants to know of containers."""
+    if not leaves(options) or not vars(options).get("processes", True):
+        return []
+    from pathlib import Path  # noqa: PLC0415 - not for --help
+
+    from pytracecon.owners.runtimes import sockets_of_root  # noqa: PLC0415
+
+    return [path for path in sockets_of_root() if Path(path).is_socket()]
+
+
+def _deaf(engines: list[str], dropped: Dropped) -> Iterator[str]:
+    closed = [path for path in engines if not os.access(path, os.W_OK, effective_ids=True)]
+    if closed:
+        yield f"containers of {', '.join(closed)} have no names: user {dropped.user} may not write there"
 
 
 def _unmet(tracer: Tracer) -> Iterator[str]:

@@ -10,10 +10,10 @@ import signal
 import socket
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from pytracecon import forks
 from pytracecon.names.libc_results import host_of, text_of
 
 __all__ = ["Reverse", "ptr_of"]
@@ -57,7 +57,7 @@ class Reverse:
         self._queue: deque[bytes] = deque()
         self._pending: set[bytes] = set()
         self._known: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
-        _living.add(self)
+        forks.cut_off(self, self._cut_off)
 
     def ask(self, address: bytes) -> None:
         """Have the name looked up, unless that is under way or was done of late. Returns at once."""
@@ -84,6 +84,11 @@ class Reverse:
             self._queue.clear()
             self._pending.clear()
             self._changed.notify_all()
+
+    def _cut_off(self) -> None:
+        """In a child after fork(): a thread that is not there any more may hold the lock."""
+        self._changed = threading.Condition()
+        self.close()
 
     def _kept(self, address: bytes) -> tuple[str | None, float] | None:
         kept = self._known.get(address)
@@ -116,16 +121,3 @@ class Reverse:
                 self._known[address] = name, self._clock() + (_FAILURE_LIFETIME if name is None else _LIFETIME)
                 if len(self._known) > _KNOWN:
                     self._known.popitem(last=False)
-
-
-_living: weakref.WeakSet[Reverse] = weakref.WeakSet()
-
-
-def _cut_off() -> None:
-    """In a child after fork(): a thread that is not there any more may hold the lock."""
-    for reverse in list(_living):
-        reverse._changed = threading.Condition()  # noqa: SLF001 - the same module's
-        reverse.close()
-
-
-os.register_at_fork(after_in_child=_cut_off)

@@ -15,12 +15,12 @@ import signal
 import socket
 import threading
 import time
-import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from pytracecon import forks
 from pytracecon.logs import logger
 from pytracecon.owners import engines
 from pytracecon.text import one_line
@@ -83,7 +83,7 @@ class Runtimes:
         self._known: OrderedDict[_Asked, _Known] = OrderedDict()
         self._said: set[str] = set()
         self._talking: socket.socket | None = None
-        _living.add(self)
+        forks.cut_off(self, self._cut_off)
 
     def name_of(self, container: str, user: int | None = None) -> str | None:
         """What is known now; what is not is asked for. Returns at once. `user`: below whose systemd it runs."""
@@ -103,6 +103,12 @@ class Runtimes:
             if self._talking is not None:
                 _hang_up(self._talking)
             self._changed.notify_all()
+
+    def _cut_off(self) -> None:
+        """In a child after fork(): a thread that is not there any more may hold the lock; the parent still talks."""
+        self._changed = threading.Condition()
+        self._talking = None
+        self.close()
 
     def _ask(self, asked: _Asked) -> None:
         if self._closed or asked in self._pending or len(self._queue) >= _QUEUE or not _ID.fullmatch(asked.container):
@@ -181,17 +187,3 @@ class Runtimes:
 def _hang_up(talking: socket.socket) -> None:
     with suppress(OSError):  # the other end was faster
         talking.shutdown(socket.SHUT_RDWR)
-
-
-_living: weakref.WeakSet[Runtimes] = weakref.WeakSet()
-
-
-def _cut_off() -> None:
-    """In a child after fork(): a thread that is not there any more may hold the lock, and the parent still talks."""
-    for runtimes in list(_living):
-        runtimes._changed = threading.Condition()  # noqa: SLF001 - the same module's
-        runtimes._talking = None  # noqa: SLF001
-        runtimes.close()
-
-
-os.register_at_fork(after_in_child=_cut_off)

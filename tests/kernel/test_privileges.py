@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -140,10 +141,12 @@ def run() -> Iterator[Callable[..., Command]]:
         yield start
 
 
-def ended(*options: object, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+def ended(*options: object, prefix: tuple[str, ...] = (), **environment: str) -> tuple[int, str]:
     """Exit status and standard error of what ends by itself."""
     command = [*prefix, sys.executable, "-m", "pytracecon", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=TOP, check=False, timeout=DEADLINE)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=TOP, check=False, timeout=DEADLINE, env=os.environ | environment
+    )
     return done.returncode, done.stderr
 
 
@@ -201,6 +204,18 @@ def test_another_user_writes_the_file_and_has_its_own_groups_alone(
     assert (output.stat().st_uid, stat.S_IMODE(output.stat().st_mode)) == (int(NOBODY), 0o600)
     told = [json.loads(line) for line in output.read_text().splitlines()]
     assert {event["comm"] for event in told} == {"client", "server"}
+
+
+@commands
+@pytest.mark.parametrize(("mode", "says"), [(0o660, 1), (0o666, 0)], ids=["closed", "open"])
+def test_an_engine_that_this_user_may_not_ask_is_said(folder: Path, mode: int, says: int) -> None:
+    place = folder / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(place))
+        place.chmod(mode)
+        status, said = ended("--user", "nobody", "--no-names", "--duration", "0.1", DOCKER_HOST=f"unix://{place}")
+    assert status == 0, said
+    assert said.count(f"{place} have no names: user nobody may not write there\n") == says
 
 
 @commands
