@@ -27,21 +27,11 @@ int BPF_KRETPROBE(accept_kretprobe, struct sock *sk)
 	return sk ? on_accept(sk) : 0;
 }
 
-static __always_inline int on_accepted_fd(long fd)
-{
-	const struct sock *sk = fd < 0 ? NULL : sock_of_fd(fd);
-
-	return sk ? on_accept(sk) : 0;
-}
-
-SEC("tracepoint/syscalls/sys_exit_accept")
+/* Both system calls have the same result. */
+SEC("tracepoint/syscalls/sys_exit_accept,sys_exit_accept4")
 int accept_syscall(struct trace_event_raw_sys_exit *context)
 {
-	return on_accepted_fd(context->ret);
-}
+	const struct sock *sk = context->ret < 0 ? NULL : sock_of_fd(context->ret);
 
-SEC("tracepoint/syscalls/sys_exit_accept4")
-int accept4_syscall(struct trace_event_raw_sys_exit *context)
-{
-	return on_accepted_fd(context->ret);
+	return sk ? on_accept(sk) : 0;
 }

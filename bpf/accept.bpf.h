@@ -8,10 +8,13 @@
 
 static __always_inline bool begin_accepted(struct sock_state *fresh, const struct sock *sk, __u8 protocol)
 {
-	begin(fresh, sk, protocol, DIRECTION_IN);
+	__u8 flags = 0;
+
 	/* A fast open is accepted before its handshake is over; all else without an entry is older, or forgotten. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_SYN_RECV)
-		fresh->conn.flags |= anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+		flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+	fresh->conn.flags = veiled(flags, no_bits(sk));
+	begin(fresh, sk, protocol, DIRECTION_IN);
 	return tuple_wanted(&fresh->conn);
 }
 

@@ -15,7 +15,7 @@ static __always_inline bool take_remote(struct conn *conn, const struct sockaddr
 	if (family == AF_INET) {
 		const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
 
-		put_v4(conn->remote_addr, BPF_CORE_READ(in, sin_addr.s_addr));
+		put_v4_in_halves(conn->remote_addr, BPF_CORE_READ(in, sin_addr.s_addr));
 		conn->remote_port = bpf_ntohs(BPF_CORE_READ(in, sin_port));
 	} else if (family == AF_INET6) {
 		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;

@@ -24,7 +24,7 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	event->totals.state = from;
 	from = *(volatile __u8 *)&event->totals.state;
 	if (state->conn.protocol == PROTO_TCP)
-		tcp_totals(&event->totals, sk, from, state->conn.direction == DIRECTION_OUT);
+		tcp_totals(&event->totals, sk, from, state->conn.direction);
 	else
 		mptcp_totals(&event->totals, sk, from, state);
 	from = *(volatile __u8 *)&event->totals.state;
@@ -44,15 +44,11 @@ static __always_inline void take_whole(struct sock_state *state, const struct so
 
 static __always_inline void on_close(const struct sock *sk, struct sock_state *state, int from)
 {
-	bool waiting;
-
 	if (state->phase & PHASE_CLOSED)
 		return;
 	if (state->conn.subflow_of)
 		take_whole(state, sk);
-	waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
-		  !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
-	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid)) {
+	if (on(BY_OWNER) && (is_waiting(state) ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid)) {
 		forget(sk);
 		return;
 	}
@@ -61,7 +57,7 @@ static __always_inline void on_close(const struct sock *sk, struct sock_state *s
 	/* An entry that the kernel does not delete now, because its lock is not to be had, is found here again. */
 	state->phase |= PHASE_CLOSED;
 	/* It may still be accepted, dead as it is, and is the same connection then. */
-	if (!waiting || state->conn.protocol != PROTO_TCP)
+	if (!is_waiting(state) || state->conn.protocol != PROTO_TCP)
 		forget(sk);
 }
 

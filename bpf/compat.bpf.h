@@ -71,10 +71,22 @@ static __always_inline __u64 user_arg_7(const struct pt_regs *regs)
 #define READ_SOCK(...) BPF_CORE_READ(__VA_ARGS__)
 #endif
 
+/* To the verifier a pointer has no bits: it is read as bytes. */
+static __always_inline __u64 number_of(const void *pointer)
+{
+	__u64 number = 0;
+
+	bpf_probe_read_kernel(&number, sizeof(number), &pointer);
+	return number;
+}
+
 static __always_inline struct task_struct *current_task(void)
 {
 	return (struct task_struct *)bpf_get_current_task();
 }
+
+/* To clang that is where the code goes straight on, and to the verifier the way that it follows first. */
+#define LIKELY(condition) __builtin_expect(!!(condition), 1)
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -101,6 +113,12 @@ enum tcp_states {
 	STATE_CLOSING,
 	STATE_NEW_SYN_RECV,
 };
+
+/* `states` is a bit for each. One branch, or none: the verifier follows each that there is through what comes after. */
+static __always_inline bool is_one_of(int state, __u32 states)
+{
+	return states >> (state & 31) & 1;
+}
 
 enum errors {
 	ERROR_EPERM = 1,

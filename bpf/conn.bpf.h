@@ -47,6 +47,18 @@ static __always_inline void put_v4(__u8 *addr, __be32 v4)
 	word[3] = v4;
 }
 
+/*
+ * The same of an address that lies at a multiple of eight bytes. In halves of which neither is known in part: the
+ * verifier sees that it knows as much of an IPv6 address, and follows what comes after for both of them as one.
+ */
+static __always_inline void put_v4_in_halves(__u8 *addr, __be32 v4)
+{
+	__u64 *half = (__u64 *)addr;
+
+	half[0] = 0;
+	half[1] = (__u64)v4 << 32 | bpf_htonl(0xffff); /* x86-64 and arm64 are both little endian */
+}
+
 static __always_inline bool is_v4(const __u8 *addr)
 {
 	const __u32 *word = (const __u32 *)addr;
@@ -74,14 +86,15 @@ static __always_inline void take_tuple(struct conn *conn, const struct sock *sk)
 	__u16 family = READ_SOCK(sk, __sk_common.skc_family);
 	__u16 port = bpf_ntohs(source_port(sk));
 
-	if (family == AF_INET) {
-		put_v4(conn->local_addr, READ_SOCK(sk, __sk_common.skc_rcv_saddr));
-		put_v4(conn->remote_addr, READ_SOCK(sk, __sk_common.skc_daddr));
-	} else if (family == AF_INET6) {
+	/* The longest way first: the verifier sees that it knows all that the others come to, and follows them no further. */
+	if (LIKELY(family == AF_INET6)) {
 		BPF_CORE_READ_INTO(&conn->local_addr, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&conn->remote_addr, sk, __sk_common.skc_v6_daddr);
 		if (is_v4(conn->remote_addr))
 			conn->flags |= CONN_V4_MAPPED;
+	} else if (family == AF_INET) {
+		put_v4_in_halves(conn->local_addr, READ_SOCK(sk, __sk_common.skc_rcv_saddr));
+		put_v4_in_halves(conn->remote_addr, READ_SOCK(sk, __sk_common.skc_daddr));
 	}
 	if (port)
 		conn->local_port = port;
@@ -123,15 +136,40 @@ static __always_inline struct listening *listener_of(const struct conn *conn)
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-/* IPPROTO_TCP or IPPROTO_MPTCP, else 0. */
+/*
+ * Of IPPROTO_TCP and IPPROTO_MPTCP, else 0. The two differ in one bit, which is the result without a branch: the verifier
+ * then follows what comes after once, and not for each of them.
+ */
 static __always_inline __u8 protocol_of(const struct sock *sk)
 {
-	__u16 number = READ_SOCK(sk, sk_protocol);
+	__u32 number = READ_SOCK(sk, sk_protocol), is_mptcp = number >> 8 & 1;
 
-	return number == IPPROTO_TCP_NUMBER ? PROTO_TCP : number == IPPROTO_MPTCP_NUMBER ? PROTO_MPTCP : 0;
+	_Static_assert(IPPROTO_MPTCP_NUMBER == IPPROTO_TCP_NUMBER + 256 && PROTO_MPTCP == PROTO_TCP + 1, "one bit");
+	barrier_var(is_mptcp);
+	return (number & ~256) == IPPROTO_TCP_NUMBER ? PROTO_TCP + is_mptcp : 0;
 }
 
-/* The same, and PROTO_UDP. Other families have numbers of their own, and raw sockets those of what they carry. */
+/*
+ * A small number as it is, of which the verifier knows no more than that. What follows is the same to it then whatever
+ * led there, and it follows that once, and not for each value. `nothing` is no_bits().
+ */
+static __always_inline __u32 veiled(__u32 number, __u32 nothing)
+{
+	number = (number ^ nothing) & 127;
+	barrier_var(number);
+	return number;
+}
+
+/* 0 of a socket that protocol_of() knows: bits that its number does not have. */
+static __always_inline __u32 no_bits(const struct sock *sk)
+{
+	__u32 nothing = READ_SOCK(sk, sk_protocol) >> 9;
+
+	barrier_var(nothing);
+	return nothing;
+}
+
+/* As protocol_of(), and PROTO_UDP. Other families have numbers of their own, and raw sockets those of what they carry. */
 static __always_inline __u8 transport_of(const struct sock *sk)
 {
 	__u16 family = READ_SOCK(sk, __sk_common.skc_family);
@@ -183,7 +221,7 @@ static __always_inline void describe(struct conn *conn, const struct sock *sk, _
 	conn->protocol = protocol;
 	conn->direction = direction;
 	conn->netns = netns_of(sk);
-	if (parent) {
+	if (LIKELY(parent)) {
 		struct sock_state *whole = state_of(parent);
 
 		/* A path that joins later is opened by a kernel thread: it is the connection's owner's all the same. */

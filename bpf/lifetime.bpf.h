@@ -28,9 +28,9 @@ static __always_inline enum beginning beginning_of(const struct sock *sk, int fr
 
 /* Fills a fresh entry; false if nothing is to be said of this connection. */
 static __always_inline bool begin_anew(struct sock_state *fresh, const struct sock *sk, __u8 protocol,
-				       enum beginning beginning, int from)
+				       enum beginning beginning, int from, __u32 nothing)
 {
-	__u8 direction = beginning == BEGINS_INBOUND ? DIRECTION_IN : DIRECTION_OUT;
+	__u8 direction = beginning == BEGINS_INBOUND ? DIRECTION_IN : DIRECTION_OUT, flags = 0, unknown = 0;
 
 	if (beginning == NOT_BEGINNING)
 		return false;
@@ -38,20 +38,23 @@ static __always_inline bool begin_anew(struct sock_state *fresh, const struct so
 		/* It may be anybody's: with a filter on owners it is held back. */
 		if (on(BY_OWNER) || settings.min_latency)
 			return false;
-		fresh->conn.flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
-		fresh->phase = PHASE_MATCHED | PHASE_UNKNOWN;
+		flags = anything_forgotten() ? CONN_PARTIAL : CONN_PRE_EXISTING;
+		unknown = 1;
 		if (beginning == UNKNOWN_CLOSING)
 			direction = direction_of(sk, protocol, from);
 	}
-	begin(fresh, sk, protocol, direction);
-	return !(fresh->phase & PHASE_UNKNOWN) || tuple_wanted(&fresh->conn);
+	fresh->conn.flags = veiled(flags, nothing);
+	unknown = veiled(unknown, nothing);
+	fresh->phase = unknown * (PHASE_MATCHED | PHASE_UNKNOWN);
+	begin(fresh, sk, protocol, veiled(direction, nothing));
+	return !unknown || tuple_wanted(&fresh->conn);
 }
 
 /* The changes that say something; the others are looked at by nobody. */
 static __always_inline bool noteworthy(int to)
 {
-	return to == STATE_ESTABLISHED || to == STATE_SYN_SENT || to == STATE_FIN_WAIT1 || to == STATE_CLOSE ||
-	       to == STATE_CLOSE_WAIT || to == STATE_LISTEN;
+	return is_one_of(to, 1U << STATE_ESTABLISHED | 1U << STATE_SYN_SENT | 1U << STATE_FIN_WAIT1 |
+				     1U << STATE_CLOSE | 1U << STATE_CLOSE_WAIT | 1U << STATE_LISTEN);
 }
 
 /*
@@ -68,8 +71,8 @@ static __always_inline bool stale(const struct sock_state *state, int to)
 
 static __always_inline bool only_after_handshake(int state)
 {
-	return state == STATE_ESTABLISHED || state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK ||
-	       state == STATE_FIN_WAIT2 || state == STATE_CLOSING;
+	return is_one_of(state, 1U << STATE_ESTABLISHED | 1U << STATE_CLOSE_WAIT | 1U << STATE_LAST_ACK |
+					1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSING);
 }
 
 /* An attempt that both programs did not see succeed: it did not fail for that. */
@@ -98,6 +101,7 @@ static __always_inline bool same_change(const struct sock_state *state, const st
 static __always_inline int on_state(const struct sock *sk, int from, int to)
 {
 	struct sock_state *state, fresh = {};
+	__u32 nothing = no_bits(sk);
 	__u8 protocol = protocol_of(sk);
 
 	if (!protocol || from == to)
@@ -112,6 +116,8 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 	}
 	if (!noteworthy(to))
 		return 0;
+	from = veiled(from, nothing);
+	to = veiled(to, nothing);
 	state = state_of(sk);
 	if (state && stale(state, to)) {
 		if (same_change(state, sk, to))
@@ -126,9 +132,11 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 		return 0;
 	}
 	if (!state || to == STATE_SYN_SENT) {
-		enum beginning beginning = beginning_of(sk, from, to);
+		enum beginning beginning = veiled(beginning_of(sk, from, to), nothing);
 
-		if (!begin_anew(&fresh, sk, protocol, beginning, from))
+		from = veiled(from, nothing);
+		to = veiled(to, nothing);
+		if (!begin_anew(&fresh, sk, protocol, beginning, from, nothing))
 			return 0;
 		if (beginning == BEGINS_OUTBOUND) {
 			on_attempt(sk, &fresh);

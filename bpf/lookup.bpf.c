@@ -5,6 +5,7 @@
  *
  * libcs call these functions from one another. The outermost call is the one that is told.
  */
+#define TELLS_INLINE
 #include "asker.bpf.h"
 
 /* As a 64-bit libc lays them out, glibc and musl alike: POSIX fixes the members, the ABI their order. */
@@ -90,36 +91,71 @@ static __always_inline bool take_sockaddr(__u8 *to, __u64 from)
 	return addr.family == AF_INET6 && !bpf_probe_read_user(to, 16, (void *)(from + 8));
 }
 
-/* One step through getaddrinfo's list; whether it gave an address. The cursor is 0 at the end. */
-static __always_inline bool next_addrinfo(struct libc_call *call, __u8 *to)
+/*
+ * What the loops below know stands in the record all the time: the verifier knows nothing of it there, so one step is to
+ * it like another, whatever was found. There is one for each kind of answer, as it walks every way through a loop again
+ * and again.
+ */
+static __always_inline __u8 *next_place(struct lookup_event *event)
 {
-	struct addrinfo_64 node;
-
-	if (bpf_probe_read_user(&node, sizeof(node), (void *)call->cursor)) {
-		call->cursor = 0;
-		return false;
-	}
-	call->cursor = node.next;
-	return take_sockaddr(to, node.addr);
+	return event->addresses[*(volatile __u8 *)&event->count & (ADDRESSES - 1)];
 }
 
-/* One step through the addresses of a struct hostent. */
-static __always_inline bool next_host(struct libc_call *call, __u8 *to)
+/* Keeps what was put in the next place, unless it is the address before; whether there is room for another. */
+static __always_inline bool keep(struct lookup_event *event)
 {
-	__u64 place = 0;
-	__u32 v4 = 0;
+	volatile __u8 *count = &event->count;
+	const __u64 *one = (const __u64 *)next_place(event);
+	const __u64 *other = (const __u64 *)event->addresses[(*count - 1) & (ADDRESSES - 1)];
+	__u64 differs = (one[0] ^ other[0]) | (one[1] ^ other[1]);
 
-	if (bpf_probe_read_user(&place, sizeof(place), (void *)call->cursor) || !place) {
-		call->cursor = 0;
-		return false;
+	barrier_var(differs);
+	if (!differs)
+		return true;
+	return ++*count < ADDRESSES;
+}
+
+/* From getaddrinfo's list. The cursor is 0 at the end. */
+static __always_inline void take_addrinfos(struct lookup_event *event, struct libc_call *call)
+{
+	struct addrinfo_64 node;
+	int step;
+
+	for (step = 0; step < STEPS && call->cursor; step++) {
+		if (bpf_probe_read_user(&node, sizeof(node), (void *)call->cursor)) {
+			call->cursor = 0;
+			break;
+		}
+		call->cursor = node.next;
+		if (take_sockaddr(next_place(event), node.addr) && !keep(event))
+			break;
 	}
-	call->cursor += sizeof(place);
-	if (call->family == AF_INET6)
-		return !bpf_probe_read_user(to, 16, (void *)place);
-	if (bpf_probe_read_user(&v4, sizeof(v4), (void *)place))
-		return false;
-	put_v4(to, v4);
-	return true;
+}
+
+/* From the addresses of a struct hostent. */
+static __always_inline void take_hosts(struct lookup_event *event, struct libc_call *call)
+{
+	__u64 place;
+	__u32 v4;
+	int step;
+
+	for (step = 0; step < STEPS && call->cursor; step++) {
+		if (bpf_probe_read_user(&place, sizeof(place), (void *)call->cursor) || !place) {
+			call->cursor = 0;
+			break;
+		}
+		call->cursor += sizeof(place);
+		if (call->family == AF_INET6) {
+			if (bpf_probe_read_user(next_place(event), 16, (void *)place))
+				continue;
+		} else {
+			if (bpf_probe_read_user(&v4, sizeof(v4), (void *)place))
+				continue;
+			put_v4(next_place(event), v4);
+		}
+		if (!keep(event))
+			break;
+	}
 }
 
 /* One record; whether another has to follow. */
@@ -128,9 +164,7 @@ static __always_inline bool report_part(struct libc_call *call)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 process = known_process(task, bpf_get_current_pid_tgid() >> 32, born(task));
 	struct lookup_event *event = reserve_record(sizeof(*event), KIND_LOOKUP);
-	__u64 before[2] = {}, found[2] = {};
 	bool goes_on;
-	int step;
 
 	if (!event)
 		return false;
@@ -147,23 +181,13 @@ static __always_inline bool report_part(struct libc_call *call)
 		event->flags |= NAME_CUT;
 	event->reserved = 0;
 	__builtin_memcpy(event->name, call->name, sizeof(event->name));
-	*(volatile __u8 *)&event->count = 0;
-	for (step = 0; step < STEPS && call->cursor; step++) {
-		bool is_address = call->resolver == RESOLVER_GETADDRINFO ? next_addrinfo(call, (__u8 *)found)
-									 : next_host(call, (__u8 *)found);
-		__u32 at = *(volatile __u8 *)&event->count;
-
-		if (!is_address || (found[0] == before[0] && found[1] == before[1]))
-			continue;
-		if (at >= ADDRESSES)
-			break;
-		__builtin_memcpy(event->addresses[at], found, sizeof(found));
-		before[0] = found[0];
-		before[1] = found[1];
-		*(volatile __u8 *)&event->count = at + 1;
-		if (at + 1 == ADDRESSES)
-			break;
-	}
+	event->count = 0;
+	/* What the first address is compared with. */
+	__builtin_memset(event->addresses[ADDRESSES - 1], 0, sizeof(event->addresses[0]));
+	if (call->resolver == RESOLVER_GETADDRINFO)
+		take_addrinfos(event, call);
+	else
+		take_hosts(event, call);
 	goes_on = call->cursor && call->parts < PARTS;
 	if (call->cursor)
 		event->flags |= goes_on ? NAME_MORE : NAME_LEFT_OUT;

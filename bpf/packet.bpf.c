@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* What packets tell of names, and of where they really go, at the sockets of this host. These programs see every packet, so they leave early. */
+#define TELLS_INLINE
 #include "hello.bpf.h"
 #include "message.bpf.h"
 #include "nat.bpf.h"

@@ -69,11 +69,7 @@ static __always_inline void take_connected(__u32 *addr, const struct bpf_sock *s
 
 static __always_inline struct sock *address_of(const void *sk)
 {
-	struct sock *address = NULL;
-
-	/* To the verifier a pointer has no bits: read it as bytes. */
-	bpf_probe_read_kernel(&address, sizeof(address), &sk);
-	return address;
+	return (struct sock *)number_of(sk);
 }
 
 /* How much was loaded: all, or nothing. 5.10 must see that the length is not 0, and learns nothing from `if (length)`. */

@@ -23,10 +23,7 @@ static __always_inline struct sock_state *entry_of(const struct sock *sk, __u8 p
 /* Until a process takes it, it is the listener's, who may not pass the filters. */
 static __always_inline bool passes(const struct sock *sk, struct sock_state *entry)
 {
-	bool waiting = entry->conn.direction == DIRECTION_IN && !entry->conn.subflow_of &&
-		       !(entry->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
-
-	if (on(BY_OWNER) && (waiting ? !(entry->phase & PHASE_LISTENER_WANTED) : !entry->conn.pid))
+	if (on(BY_OWNER) && (is_waiting(entry) ? !(entry->phase & PHASE_LISTENER_WANTED) : !entry->conn.pid))
 		return false;
 	return matched(sk, entry);
 }

@@ -36,7 +36,7 @@ static __always_inline void count_tcp(struct row *row, const struct sock *sk, in
 	const struct tcp_sock *tp = tcp_sk(sk);
 	__u32 unread = 0;
 
-	tcp_totals(&row->totals, sk, tcp_state, row->conn.direction == DIRECTION_OUT);
+	tcp_totals(&row->totals, sk, tcp_state, row->conn.direction);
 	if (tcp_state != STATE_SYN_SENT)
 		unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
 	/* The peer's FIN is one byte until the process has read up to it. */

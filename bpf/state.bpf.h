@@ -136,6 +136,13 @@ static __always_inline struct sock_state *state_of(const struct sock *sk)
 	return bpf_map_lookup_elem(&socks, &key);
 }
 
+/* An inbound connection in the queue of its listener. */
+static __always_inline bool is_waiting(const struct sock_state *state)
+{
+	return state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
+	       !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
+}
+
 static __always_inline void forget(const struct sock *sk)
 {
 	__u64 key = (__u64)sk;

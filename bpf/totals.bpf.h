@@ -5,10 +5,22 @@
 
 #include "filter.bpf.h"
 
+#define STATES_WITH_FIN                                                                                                \
+	(1U << STATE_FIN_WAIT1 | 1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSING | 1U << STATE_LAST_ACK |                  \
+	 1U << STATE_TIME_WAIT)
+
 static __always_inline bool fin_queued(int state)
 {
-	return state == STATE_FIN_WAIT1 || state == STATE_FIN_WAIT2 || state == STATE_CLOSING ||
-	       state == STATE_LAST_ACK || state == STATE_TIME_WAIT;
+	return is_one_of(state, STATES_WITH_FIN);
+}
+
+/* 1 or 0, without a branch: the verifier follows each way that there is through what comes after. */
+static __always_inline __u32 nonzero(__u64 number)
+{
+	__u64 negative = -number;
+
+	barrier_var(negative);
+	return (number | negative) >> 63;
 }
 
 /*
@@ -16,10 +28,10 @@ static __always_inline bool fin_queued(int state)
  * the SYN of an active opener (a passive one starts behind it) and the FIN once it is acknowledged,
  * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE).
  */
-static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, int from, bool syn_counted)
+static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, __u8 from, __u8 direction)
 {
 	const struct tcp_sock *tp = read_tcp(sk);
-	bool fin = fin_queued(from);
+	__u32 fin = fin_queued(from), syn_counted = direction & DIRECTION_OUT, done;
 	__u64 acked, received;
 	__u32 unacked;
 
@@ -28,18 +40,15 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	acked = READ_SOCK(tp, bytes_acked);
 	received = READ_SOCK(tp, bytes_received);
 	unacked = READ_SOCK(tp, write_seq) - READ_SOCK(tp, snd_una);
+	done = READ_SOCK(sk, __sk_common.skc_flags) / SOCK_FLAG_DONE & 1;
 
 	/* Before its SYN leaves, a deferred fast open has no sequence numbers yet. */
 	if (from == STATE_SYN_SENT)
-		unacked = READ_SOCK(tp, packets_out) && unacked ? unacked - 1 : 0;
-	if (syn_counted && acked)
-		acked--;
-	if (fin && !unacked && acked)
-		acked--;
-	else if (fin && unacked)
-		unacked--;
-	if (READ_SOCK(sk, __sk_common.skc_flags) & SOCK_FLAG_DONE && received)
-		received--;
+		unacked = nonzero(READ_SOCK(tp, packets_out)) * (unacked - nonzero(unacked));
+	acked -= syn_counted & nonzero(acked);
+	acked -= fin & ~nonzero(unacked) & nonzero(acked);
+	unacked -= fin & nonzero(unacked);
+	received -= done & nonzero(received);
 	totals->tx_acked = acked;
 	totals->tx_bytes = acked + unacked;
 	totals->rx_bytes = received;
@@ -121,7 +130,8 @@ static __always_inline __u8 how_ended(const struct sock *sk, int from, const str
 		return ENDED_LOCAL_RESET;
 	if (error)
 		return ENDED_TIMEOUT;
-	if (from == STATE_ESTABLISHED || from == STATE_CLOSE_WAIT || from == STATE_FIN_WAIT1 || from == STATE_SYN_RECV)
+	if (is_one_of(from,
+		      1U << STATE_ESTABLISHED | 1U << STATE_CLOSE_WAIT | 1U << STATE_FIN_WAIT1 | 1U << STATE_SYN_RECV))
 		return ENDED_LOCAL_RESET;
 	/* Unread data or a zero linger after shutdown(): the socket has still its file, the peer sent no FIN. */
 	if (from == STATE_FIN_WAIT2 && !dead && !done)

@@ -8,10 +8,7 @@
 /* As when it closes: one that nobody accepted is the listener's. */
 static __always_inline bool still_wanted(const struct sock_state *state)
 {
-	bool waiting = state->conn.direction == DIRECTION_IN && !state->conn.subflow_of &&
-		       !(state->phase & (PHASE_ACCEPTED | PHASE_UNKNOWN));
-
-	if (on(BY_OWNER) && (waiting ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid))
+	if (on(BY_OWNER) && (is_waiting(state) ? !(state->phase & PHASE_LISTENER_WANTED) : !state->conn.pid))
 		return false;
 	return state->phase & PHASE_MATCHED || tuple_wanted(&state->conn);
 }

@@ -42,7 +42,7 @@ from pytracecon._libbpf_map import Map
 from pytracecon._libbpf_objects import Link, Object, Program
 from pytracecon._ring import lib as quiet
 from pytracecon.errors import MissingBTF
-from pytracecon.logs import DEBUG, INFO, WARNING, is_debugged, logger
+from pytracecon.logs import DEBUG, INFO, WARNING, is_heard, logger
 from pytracecon.refusals import caused_by
 
 if TYPE_CHECKING:
@@ -136,14 +136,14 @@ class Libbpf:
             since = next(prototype.since for prototype in PROTOTYPES if prototype.name == name)
             raise OSError(errno.ENOSYS, f"{name} needs libbpf {since[0]}.{since[1]}, this is {self.version_text}")
         function, failed = self._functions[name]
-        quiet.quiet_let_through(is_debugged(_LOGGER))
+        quiet.quiet_let_through(is_heard(_LOGGER, DEBUG))
         ctypes.set_errno(0)  # or a NULL without errno would be blamed on an older failure
         result = function(*args)
         code = failed(result)
         if heard.raised is not None:
             raised, heard.raised = heard.raised, None
             raise raised
-        if heard.messages and (not heard.trying or is_debugged(_LOGGER)):
+        if heard.messages and (not heard.trying or is_heard(_LOGGER, DEBUG)):
             for message in heard.messages:
                 logger(_LOGGER).log(DEBUG if heard.trying else message.level, "%s", message.text)
         if code:

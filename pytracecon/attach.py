@@ -14,25 +14,29 @@ if TYPE_CHECKING:
     from pytracecon import _libbpf
 
 
-def attach(program: _libbpf.Program) -> _libbpf.Link:
+def attach(program: _libbpf.Program) -> list[_libbpf.Link]:
+    """Several links if the section names several tracepoints, as "tracepoint/category/one,other"."""
     kind, _, place = program.section.partition("/")
     if kind == "tracepoint":
-        category, _, name = place.partition("/")
-        try:
-            event = tracefs.open_tracepoint(category, name)
-        except PermissionError as error:
-            text = f"tracepoint {place} needs CAP_SYS_ADMIN, or tracefs where this user may read it"
-            raise MissingPrivilege(f"{text}: run as root (sudo)") from error
-        except OSError as error:
-            raise UnsupportedKernel(f"tracepoint {place} cannot be opened: {error.strerror}") from error
-        return program.attach_perf_event(event)
+        category, _, names = place.partition("/")
+        return [program.attach_perf_event(_opened(category, name)) for name in names.split(",")]
     if kind in ("sockops", "cgroup", "cgroup_skb"):
         handle = _root_cgroup()
         try:
-            return program.attach_cgroup(handle)
+            return [program.attach_cgroup(handle)]
         finally:
             os.close(handle)
-    return program.attach()
+    return [program.attach()]
+
+
+def _opened(category: str, name: str) -> int:
+    try:
+        return tracefs.open_tracepoint(category, name)
+    except PermissionError as error:
+        text = f"tracepoint {category}/{name} needs CAP_SYS_ADMIN, or tracefs where this user may read it"
+        raise MissingPrivilege(f"{text}: run as root (sudo)") from error
+    except OSError as error:
+        raise UnsupportedKernel(f"tracepoint {category}/{name} cannot be opened: {error.strerror}") from error
 
 
 def _root_cgroup() -> int:

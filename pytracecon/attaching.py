@@ -35,7 +35,7 @@ def attach_need(
         return True
     for name in names:
         try:
-            links.append(attach(opened.programs[name]))
+            links += attach(opened.programs[name])
         except PytraceconError as error:
             if isinstance(error, FATAL) and need.essential:
                 raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from pytracecon._libbpf_api import ENOTSUPP
 from pytracecon.attaching import FATAL, attach_need, attach_to_libcs
 from pytracecon.errors import MissingBTF, PytraceconError, UnsupportedKernel, VerifierRejected
 from pytracecon.existing import read_existing
+from pytracecon.image import object_image
 from pytracecon.listing import PROGRAMS as ROW_PROGRAMS
 from pytracecon.listing import try_rows
 from pytracecon.loaded import Loaded
@@ -57,6 +57,7 @@ def load(
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     with lib.trying(), contextlib.closing(Meanwhile(modules, names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
+        _begin(lib, trial, meanwhile)
         return _settle(lib, image, filters, needs, trial, meanwhile)
 
 
@@ -70,6 +71,7 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     later: dict[str, PytraceconError] = {}
     with lib.trying(), contextlib.closing(Meanwhile((), names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
+        _begin(lib, trial, meanwhile)
         for rank in range(max(len(need.candidates) for need in NEEDS)):
             # One of each need at a time, and none is essential: what is refused does not end the search.
             needs = [need._replace(candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
@@ -84,6 +86,12 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     return dict.fromkeys(works) | later | trial.refused
 
 
+def _begin(lib: _libbpf.Libbpf, trial: Trial, meanwhile: Meanwhile) -> None:
+    """What takes the kernel's time, and nobody's CPU, goes first."""
+    if "resolver_return_multi" not in trial.refused:
+        meanwhile.begin(lib)
+
+
 def _settle(
     lib: _libbpf.Libbpf, image: bytes, filters: Filters, needs: list[Need], trial: Trial, meanwhile: Meanwhile
 ) -> Loaded:
@@ -94,19 +102,6 @@ def _settle(
         loaded = _attempt(lib, image, filters, needs, chosen, trial, meanwhile)
         if loaded is not None:
             return loaded
-
-
-def object_image() -> bytes:
-    """The compiled object for this machine, from the package."""
-    machine = os.uname().machine
-    path = Path(__file__).parent / "bpf" / f"pytracecon-{machine}.bpf.o"
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UnsupportedKernel(
-            f"there is no BPF object for {machine} in this installation ({path}): x86-64 and arm64 are "
-            "supported; in a source tree, run `make -C bpf`"
-        ) from None
 
 
 def _attempt(
@@ -165,9 +160,8 @@ def _attempt(
 
 
 def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
-    many = "resolver_return_multi" not in trial.refused
     try:
-        refusals = opened.load(names, _make_ready, lambda: meanwhile.run(opened.lib, many=many))
+        refusals = opened.load(names, _make_ready, meanwhile.run)
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

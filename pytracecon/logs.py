@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from logging import Logger
 
-__all__ = ["DEBUG", "INFO", "WARNING", "is_debugged", "logger"]
+__all__ = ["DEBUG", "INFO", "WARNING", "is_heard", "logger"]
 
 DEBUG, INFO, WARNING = 10, 20, 30
 """As logging has them."""
@@ -24,6 +24,6 @@ def logger(name: str) -> Logger:
     return found
 
 
-def is_debugged(name: str) -> bool:
-    """Whether somebody wants its details. Who never imported logging has not asked for them."""
-    return "logging" in sys.modules and logger(name).isEnabledFor(DEBUG)
+def is_heard(name: str, level: int) -> bool:
+    """Whether somebody wants what it says at this level. Who never imported logging has not asked for it."""
+    return "logging" in sys.modules and logger(name).isEnabledFor(level)

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
     from pytracecon.sandbox import Attempt
@@ -24,32 +26,47 @@ class Meanwhile:
         self._names = names
         self._done = False
         self._attempt: Attempt | None = None
+        self._begun = False
         self._found: tuple[Finder, list[Libc]] | None = None
         self._failed: Exception | None = None
 
-    def run(self, lib: Libbpf, *, many: bool) -> None:
-        """Again: nothing. `many`: this kernel has links of many uprobes. What fails is told to who asks for it."""
+    def begin(self, lib: Libbpf) -> None:
+        """Try uretprobes, in a thread that waits for the kernel. For one that has links of many uprobes.
+
+        Again: nothing. What fails is told to who asks for it.
+        """
+        if self._begun or not self._names:
+            return
+        self._begun = True
+        from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
+
+        with self._failing_later():
+            self._attempt = Attempt(lib)
+            self._attempt.begin()
+
+    def run(self) -> None:
+        """Again: nothing. What fails is told to who asks for it."""
         if self._done:
             return
         self._done = True
         if self._names:
-            try:
-                self._look_around(lib, many=many)
-            except Exception as error:  # noqa: BLE001 - libcs() raises it
-                self._failed = error
+            with self._failing_later():
+                self._look_around()
         for name in self._modules:
             # Said by the import statement that wants it.
             with contextlib.suppress(Exception):
                 import_module(name)
 
-    def _look_around(self, lib: Libbpf, *, many: bool) -> None:
+    @contextlib.contextmanager
+    def _failing_later(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - libcs() raises it
+            self._failed = error
+
+    def _look_around(self) -> None:
         from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
 
-        if many:
-            from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
-
-            self._attempt = Attempt(lib)
-            self._attempt.begin()
         finder = Finder()
         self._found = finder, finder.of_this_host()
 

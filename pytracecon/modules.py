@@ -107,7 +107,7 @@ class Modules:
         for program in self._programs[module]:
             refused = None
             try:
-                links.append(attach(program))
+                links += attach(program)
             except PytraceconError as error:
                 refused = error
                 logger("pytracecon.modules").warning("%s was loaded, and is not looked into: %s", module, error)

@@ -49,8 +49,7 @@ class Objects:
         with contextlib.ExitStack() as on_failure:
             self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
             if btf is None and Path(KERNEL_BTF).exists():
-                self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes(image)))
-                self._few.begin()
+                self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes.begun(image)))
             types = None
             if not self._alone and btf is None:
                 # What loads no program relocates nothing.

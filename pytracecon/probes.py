@@ -204,7 +204,7 @@ NEEDS = (
             Candidate("kprobe", ("accept_kretprobe",)),
             Candidate(
                 "tracepoint",
-                ("accept_syscall", "accept4_syscall"),
+                ("accept_syscall",),
                 either=("uring_entry", "uring_result", "uring_result_early"),
             ),
         ),

@@ -98,7 +98,8 @@ def _attaching(loaded: Loaded, need: str) -> Callable[[], object] | None:
 
 def _attached_once(programs: Collection[Program]) -> None:
     for each in programs:
-        attach(each).close()
+        for link in attach(each):
+            link.close()
 
 
 def of_attaching(trying: Callable[[], object], alone: Collection[str] = ()) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pytracecon import sandbox, wire
 from pytracecon.errors import PytraceconError
 from pytracecon.libcs import Libc
+from pytracecon.logs import INFO, is_heard, logger
 from pytracecon.uprobe_multi import MultiLink
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LibcUprobes"]
 
-logger = logging.getLogger("pytracecon.uprobes")
+_LOGGER = "pytracecon.uprobes"
 
 _LOADED_WITHIN = 100_000_000
 """Nanoseconds after a program's start at which its loader will have mapped the libraries: then they are looked at."""
@@ -165,10 +165,11 @@ class LibcUprobes:
                     self._links[file] = self._probes.attach(libc)
                 except PytraceconError as error:
                     self._refused = error
-                    logger.warning("lookups of %s are not seen: %s", libc.path_shown, error)
+                    logger(_LOGGER).warning("lookups of %s are not seen: %s", libc.path_shown, error)
                 else:
                     self.attached += 1
-                    logger.info("lookups of %s are seen", libc.path_shown)
+                    if is_heard(_LOGGER, INFO):
+                        logger(_LOGGER).info("lookups of %s are seen", libc.path_shown)
 
     def detach(self) -> None:
         """Lookups that began are not told any more. Many at once: perf events wait for RCU, each for itself."""

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from pytracecon.errors import InvalidValue
 
-__all__ = ["VERBS", "Verb", "verb_and_rest"]
+__all__ = ["SHELLS", "VERBS", "Verb", "verb_and_rest"]
 
 VERBS = {
     "trace": "every TCP connection, as it happens (the default)",
@@ -26,6 +26,10 @@ VERBS = {
     "run": "a command, and what it does on the network; or may do",
     "doctor": "what of this can run here, and what is missing",
 }
+
+
+SHELLS = ("bash", "zsh", "fish")
+"""What there is completion for."""
 
 
 class Verb(Protocol):

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-from pytracecon.commands.console import show
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytracecon.commands.definitions import Definition, Option
 
-__all__ = ["SHELLS", "Completion", "completion"]
+__all__ = ["completion"]
 
-SHELLS = ("bash", "zsh", "fish")
 _FILES = ("FILE", "PATH")
-
-
-class Completion(argparse.Action):
-    """An option that prints it and ends."""
-
-    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: str | Sequence[Any] | None, *__: Any) -> None:
-        show(completion(str(shell)))
-        parser.exit()
 
 
 def completion(shell: str) -> str:

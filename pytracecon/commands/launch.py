@@ -61,6 +61,9 @@ def launch(
     if options.verbose:
         log_to_stderr(options.verbose)
     with contextlib.ExitStack() as at_end:
+        from pytracecon.kernel_types import chosen_ahead  # noqa: PLC0415
+
+        at_end.enter_context(chosen_ahead())
         from pytracecon.commands.session import Session  # noqa: PLC0415
 
         target = None if privileges.leaves(options) else _opened(options, at_end)

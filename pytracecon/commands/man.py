@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-
-from pytracecon.commands.console import show
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytracecon.commands.definitions import Definition, Group, Option
 
-__all__ = ["STATUSES", "Man", "man"]
+__all__ = ["STATUSES", "man"]
 
 STATUSES = {
     0: "ended as asked: Ctrl-C, SIGTERM, --duration, --count, or the reader closed the pipe",
@@ -29,14 +26,6 @@ STATUSES = {
 _NAME = "every TCP connection of a Linux host, as it happens"
 _COMMON = 3
 """An option that so many verbs have alike is described once."""
-
-
-class Man(argparse.Action):
-    """An option that prints it and ends."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        show(man())
-        parser.exit()
 
 
 def man() -> str:

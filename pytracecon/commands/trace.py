@@ -8,11 +8,9 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytracecon.commands import VERBS, console, show
-from pytracecon.commands.completion import SHELLS, Completion
+from pytracecon.commands import SHELLS, VERBS, console, show
 from pytracecon.commands.console import Parser
 from pytracecon.commands.launch import launch
-from pytracecon.commands.man import Man
 from pytracecon.commands.options import (
     add_filters,
     add_names,
@@ -61,12 +59,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="say it and exit")
     parser.add_argument(
         "--completion",
-        action=Completion,
+        action=_Completion,
         choices=SHELLS,
         metavar="|".join(SHELLS),
         help="for this shell: say it and exit",
     )
-    parser.add_argument("--man", action=Man, nargs=0, help="the man page, for man -l: say it and exit")
+    parser.add_argument("--man", action=_Man, nargs=0, help="the man page, for man -l: say it and exit")
     parser.add_argument("--service-unit", action=_Unit, nargs=0, help="systemd's unit for a service: say it and exit")
     group = parser.add_argument_group("events")
     group.add_argument(
@@ -124,6 +122,22 @@ def _table(options: argparse.Namespace, target: Sink) -> Output:
     from pytracecon.views import trace  # noqa: PLC0415
 
     return trace.table(target.terminal_width, utc=options.utc, names=options.names, shown=show.columns(options))
+
+
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: object, *__: object) -> None:
+        from pytracecon.commands.completion import completion  # noqa: PLC0415 - not for --help
+
+        console.show(completion(str(shell)))
+        parser.exit()
+
+
+class _Man(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from pytracecon.commands.man import man  # noqa: PLC0415 - not for --help
+
+        console.show(man())
+        parser.exit()
 
 
 class _Unit(argparse.Action):

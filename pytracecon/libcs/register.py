@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from dataclasses import dataclass, field
 from pytracecon.libcs.elf import NotALibc
 from pytracecon.libcs.files import Status, is_stacked, readable, status
 from pytracecon.libcs.libc import Libc, recognise
+from pytracecon.logs import logger
 from pytracecon.text import one_line
 
-__all__ = ["MOST_LIBCS", "MOST_OF_OTHERS", "MOST_OF_OURS", "MOST_REFUSALS", "Register", "logger"]
+__all__ = ["MOST_LIBCS", "MOST_OF_OTHERS", "MOST_OF_OURS", "MOST_REFUSALS", "Register"]
 
 MOST_LIBCS = 256
 """First found in other mount namespaces than ours, at a time. A file that was written over counts again."""
@@ -24,9 +24,6 @@ MOST_REFUSALS = 1024
 """That are remembered, each logged once. Those beyond are not logged, and counted whenever they are met."""
 
 _MOST_NAMESPACES = 4096  # a library that was seen in so many is taken to be in use for good
-
-logger = logging.getLogger("pytracecon.libcs")
-logger.addHandler(logging.NullHandler())
 
 
 class _NoRoom(NotALibc):
@@ -102,7 +99,7 @@ class Register:
         self.refused += 1
         if len(self._refusals) < MOST_REFUSALS:
             self._refusals[file] = final
-            logger.warning("%s: not traced: %s", one_line(shown), one_line(why))
+            logger("pytracecon.libcs").warning("%s: not traced: %s", one_line(shown), one_line(why))
 
     def forget_all_but(self, alive: set[str]) -> list[tuple[int, int]]:
         """(device, inode) of those that were seen in none of these namespaces. They may be told again."""

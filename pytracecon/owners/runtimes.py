@@ -9,7 +9,6 @@ user's engines are asked; of all else only root's.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pytracecon import forks
+from pytracecon.logs import logger
 from pytracecon.owners import engines
 from pytracecon.text import one_line
 
@@ -38,9 +38,6 @@ _FAILURE_LIFETIME = 30
 _MOST_SAID = 64
 
 _ID = re.compile(r"[0-9a-f]{64}")
-
-logger = logging.getLogger("pytracecon.owners")
-logger.addHandler(logging.NullHandler())
 
 
 class _Asked(NamedTuple):
@@ -184,7 +181,7 @@ class Runtimes:
         """Each failure once."""
         if what not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(what)
-            logger.debug("%s", one_line(what))
+            logger("pytracecon.owners").debug("%s", one_line(what))
 
 
 def _hang_up(talking: socket.socket) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytracecon import loader, tasks
 from pytracecon.filters import Filters
-from pytracecon.kernel_types import FewTypes
+from pytracecon.kernel_types import FewTypes, chosen_ahead
 from pytracecon.loader import Loaded
 from pytracecon.meanwhile import Meanwhile
 from pytracecon.tasks import Task
@@ -61,6 +61,19 @@ def of_bpf() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             held.append(str(each.readlink()))
     return sorted(name for name in held if "bpf" in name or "pytracecon" in name)
+
+
+@pytest.mark.slow(reason="types are chosen before the kernel is asked for anything")
+def test_types_that_are_chosen_ahead_are_for_who_loads_meanwhile() -> None:
+    before = of_bpf()
+    with chosen_ahead():
+        assert len(of_bpf()) == len(before) + 1
+        by_these = code_here()
+        assert of_bpf() == before
+        assert by_these == code_here()
+    with chosen_ahead():
+        pass
+    assert of_bpf() == before
 
 
 @TWO_CPUS

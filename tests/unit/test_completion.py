@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from pytracecon.cli import main
-from pytracecon.commands import VERBS
-from pytracecon.commands.completion import SHELLS, completion
+from pytracecon.commands import SHELLS, VERBS
+from pytracecon.commands.completion import completion
 from pytracecon.commands.definitions import definitions
 
 DEADLINE = 60.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pytracecon._ring import lib
 
-from pytracecon.loader import object_image
+from pytracecon.image import object_image
 
 KERNEL = Path("/sys/kernel/btf/vmlinux")
 BPFTOOL = shutil.which("bpftool", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
