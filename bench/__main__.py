@@ -109,6 +109,7 @@ def main() -> int:
         parser.error("tracers need root: run with sudo")
     if (os.cpu_count() or 1) < 2:
         parser.error("the load and the tracer need a CPU each")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # who installs it has it compiled
     if not kernel.tracefs_is_mounted():
         return _again_with_tracefs()
     with tempfile.TemporaryDirectory(prefix="pytracecon-bench-") as folder:
