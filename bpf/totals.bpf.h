@@ -35,6 +35,8 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	__u64 acked, received;
 	__u32 unacked;
 
+	_Static_assert(DIRECTION_OUT == 1, "a number of bytes too");
+
 	if (!tp)
 		return;
 	acked = READ_SOCK(tp, bytes_acked);
