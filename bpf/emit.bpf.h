@@ -84,6 +84,14 @@ static __always_inline void count_unseen(void)
 	slot->unseen_at = bpf_ktime_get_ns();
 }
 
+static __always_inline void count_stood_in(void)
+{
+	struct counters *slot = own_counters();
+
+	if (slot)
+		__sync_fetch_and_add(&slot->stood_in, 1);
+}
+
 static __always_inline bool anything_forgotten(void)
 {
 	struct shared *page = shared_page();

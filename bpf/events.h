@@ -398,6 +398,7 @@ struct counters {
 	__u64 unseen; /* connections whose end no tracepoint told: their memory serves another one */
 	__u64 unseen_at;
 	__u64 ids;
+	__u64 stood_in; /* changes of state that the first of two programs was skipped for, and the second was not */
 };
 
 #endif

@@ -196,30 +196,41 @@ static __always_inline int on_destroy(const struct sock *sk)
 	return 0;
 }
 
+/*
+ * The kernel skipped the first program, as it seems; whether that is so. A task that was moved to another CPU between
+ * the two programs finds no note either: then the connection's end was told already, and has left no entry.
+ */
+static __always_inline bool stands_in(const struct sock *sk, int from, int to)
+{
+	count_stood_in();
+	if (!may_be_preempted() || to != STATE_CLOSE || state_of(sk))
+		return true;
+	if (beginning_of(sk, from, to) == UNKNOWN_CLOSING)
+		count_unseen();
+	return false;
+}
+
 /* Twice, for each way to attach them: `skipped.bpf.h` tells why there are three for a change of state. */
 #define LIFETIME_PROGRAMS(kind, suffix)                                                                                \
 	SEC(kind "/inet_sock_set_state")                                                                               \
 	int BPF_PROG(state_##suffix, const struct sock *sk, const int from, const int to)                              \
 	{                                                                                                              \
-		if (!noteworthy(to))                                                                                   \
-			return 0;                                                                                      \
 		note(sk, to);                                                                                          \
-		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		if (noteworthy(to))                                                                                    \
+			bpf_tail_call(ctx, &workers, 0);                                                               \
 		return 0;                                                                                              \
 	}                                                                                                              \
 	SEC(kind "/inet_sock_set_state")                                                                               \
 	int BPF_PROG(state_skipped_##suffix, const struct sock *sk, const int from, const int to)                      \
 	{                                                                                                              \
-		if (!noteworthy(to) || noted(sk, to))                                                                  \
-			return 0;                                                                                      \
-		bpf_tail_call(ctx, &workers, 0);                                                                       \
+		if (!noted(sk, to) && stands_in(sk, from, to) && noteworthy(to))                                       \
+			bpf_tail_call(ctx, &workers, 0);                                                               \
 		return 0;                                                                                              \
 	}                                                                                                              \
 	SEC(kind "/inet_sock_set_state")                                                                               \
 	int BPF_PROG(state_worker_##suffix, const struct sock *sk, const int from, const int to)                       \
 	{                                                                                                              \
 		on_state(sk, from, to);                                                                                \
-		worked(sk, to);                                                                                        \
 		bpf_tail_call(ctx, &workers, NO_WORKER);                                                               \
 		return 0;                                                                                              \
 	}                                                                                                              \

@@ -3,24 +3,29 @@
  * Since 05b24ff9b2cf (v6.1) the kernel skips a program on a tracepoint while the same program runs on that CPU: a
  * softirq that interrupts us would go untold, as happens to one in some thousand connections of a busy host. So the
  * program is attached twice, as two that do nothing but call the one that works. The first notes what it was called
- * for; the second works only if it finds no such note, which is when the first was skipped. At most one is running at
- * any moment, and softirqs do not interrupt each other: so the other one is always there to be called.
+ * for; the second works only if it finds no such note, which is when the first was skipped. At most one is running when
+ * a softirq comes, and softirqs do not interrupt each other: so the other one is there to be called.
+ *
+ * Since a46023d5616e (v7.0) tracepoints do not keep the kernel from giving the CPU to another task, SRCU guards them:
+ * both programs may be in the hands of tasks that wait for it, and then all that others do there goes untold. That is
+ * counted: it is how often the first was skipped, without how often the second found out. So every change is noted.
  */
 #ifndef PYTRACECON_SKIPPED_BPF_H
 #define PYTRACECON_SKIPPED_BPF_H
 
-#include "compat.bpf.h"
+#include "emit.bpf.h"
+
+#define NOTES 8
 
 struct change {
 	__u64 sk; /* 0: none */
 	__u64 to;
 };
 
+/* What the first of the two was called for, until the second is. */
 struct notes {
-	struct change working; /* what the first is working on */
-	__u32 depth;
-	__u32 reserved;
-	struct change what[8];
+	struct change of[NOTES];
+	__u64 next;
 };
 
 struct {
@@ -44,55 +49,59 @@ static __always_inline struct notes *own_notes(void)
 	return bpf_map_lookup_elem(&notes, &zero);
 }
 
-static __always_inline bool is_that(const struct change *change, const struct sock *sk, int to)
+/* Its socket first: with that the place is taken, whatever interrupts this. */
+static __always_inline void write_note(struct change *place, const struct sock *sk, int to)
 {
-	return change->sk == (__u64)sk && change->to == (__u64)to;
-}
-
-/* Last of all that something is being worked on: before, a softirq that interrupts this has nothing to look for. */
-static __always_inline void note(const struct sock *sk, int to)
-{
-	struct notes *own = own_notes();
-	__u32 at;
-
-	if (!own)
-		return;
-	at = own->depth & 7;
-	own->what[at].sk = (__u64)sk;
-	own->what[at].to = to;
+	place->sk = (__u64)sk;
 	barrier();
-	own->depth = at + 1;
-	own->working.to = to;
-	barrier();
-	own->working.sk = (__u64)sk;
-}
-
-static __always_inline void worked(const struct sock *sk, int to)
-{
-	struct notes *own = own_notes();
-
-	if (own && is_that(&own->working, sk, to))
-		own->working.sk = 0;
+	place->to = (__u64)to;
 }
 
 /*
- * While the first works on something else, this cannot have been noted. Otherwise it should have been, and is looked
- * for from the top: notes above it, and any left below, are of those whose second program was skipped.
+ * There is a free place, the first mostly. None is left only when notes were not looked for, as the second program was
+ * skipped: then places are used again in turn, the one that was just taken last of all.
  */
+static __always_inline void note(const struct sock *sk, int to)
+{
+	struct notes *own = own_notes();
+	int at;
+
+	if (!own)
+		return;
+	for (at = 0; at < NOTES; at++) {
+		if (LIKELY(!own->of[at].sk)) {
+			write_note(&own->of[at], sk, to);
+			return;
+		}
+	}
+	write_note(&own->of[own->next++ % NOTES], sk, to);
+}
+
+/* A socket does not come to one state twice without another between, and its lock lets changes come one by one. */
 static __always_inline bool noted(const struct sock *sk, int to)
 {
 	struct notes *own = own_notes();
 	int at;
 
-	if (!own || own->working.sk)
+	if (!own)
 		return false;
-	for (at = 7; at >= 0; at--) {
-		if (at < (int)own->depth && is_that(&own->what[at], sk, to)) {
-			own->depth = at;
+	for (at = 0; at < NOTES; at++) {
+		if (LIKELY(own->of[at].sk == (__u64)sk && own->of[at].to == (__u64)to)) {
+			own->of[at].sk = 0;
 			return true;
 		}
 	}
 	return false;
+}
+
+/* Does the kernel let other tasks run, on this CPU or this one on another, between the programs of a tracepoint? */
+struct tp_transition_snapshot___by_srcu {
+	unsigned long srcu_gp;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool may_be_preempted(void)
+{
+	return bpf_core_field_exists(struct tp_transition_snapshot___by_srcu, srcu_gp);
 }
 
 /*

@@ -36,8 +36,8 @@ class Loaded:
     def alone(self) -> list[_libbpf.Program]:
         """What is attached and leaves a gap when the kernel skips it.
 
-        Those of `states` do not: they stand in for each other, and an end that none of them saw is found out by the
-        audit. Nor do iterators: whoever runs one sees that it did.
+        Those of `states` do not: they stand in for each other, and what none of them saw is found out. Nor do
+        iterators: whoever runs one sees that it did.
         """
         hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
         return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
@@ -47,6 +47,11 @@ class Loaded:
         """What tells of ends."""
         hooks = [probe for probe in self.probes if probe.attached and probe.need == "states"]
         return [self.object.programs[probe.name] for probe in hooks]
+
+    @property
+    def first(self) -> _libbpf.Program | None:
+        """The one that others stand in for."""
+        return next(iter(self.stand_ins), None)
 
     @property
     def audit(self) -> _libbpf.Program | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NAP = 0.025
 """Seconds that a reader rests while traffic flows, so that it reads batches and not single records."""
 
-_MISSES_EVERY = 1.0
+_MISSES_EVERY = 1
 _SETTLED_WITHIN = 1.0
 _LATE = 0.001  # epoll counts in milliseconds
 
@@ -128,10 +128,11 @@ class Reader:
         self.lost_ring = 0
         self._elsewhere = dict.fromkeys(_ELSEWHERE, 0)
         self._missed = 0
+        self._passed_by = 0
         self.drained = True
         """The last batch emptied the ring: time to rest before the next."""
         self._known_until = time.monotonic_ns()
-        self._misses_asked = time.monotonic()
+        self._misses_asked = time.monotonic_ns()
 
     @property
     def wanted(self) -> int:
@@ -148,8 +149,8 @@ class Reader:
 
     @property
     def lost_probe(self) -> int:
-        """Ends that no tracepoint told, and runs of a program that the kernel skipped."""
-        return self._elsewhere["probe"] + self._missed
+        """Runs of a program that the kernel skipped, and nothing stood in for; ends that no tracepoint told."""
+        return self._elsewhere["probe"]
 
     @property
     def delivered(self) -> int:
@@ -229,13 +230,21 @@ class Reader:
         if count:
             self.lost_ring += count
             losses.append(self._lost(count, "ring", max(self._pages.column("lost_ring_at")), offset))
+        if time.monotonic_ns() - self._misses_asked >= _MISSES_EVERY * SECOND:
+            self._ask_for_misses()
+        return losses + self._losses_elsewhere(offset)
+
+    def _losses_elsewhere(self, offset: int) -> list[Event]:
+        losses: list[Event] = []
         for where, column in _ELSEWHERE.items():
-            total = sum(self._pages.column(column))
+            total, at = sum(self._pages.column(column)), max(self._pages.column(f"{column}_at"))
+            if where == "probe":
+                # An end that was passed by is found missing later: these are not two.
+                skipped = self._missed + max(0, self._passed_by - total)
+                total, at = total + skipped, max(at, self._misses_asked if skipped else 0)
             if total > self._elsewhere[where]:
                 count, self._elsewhere[where] = total - self._elsewhere[where], total
-                losses.append(self._lost(count, where, max(self._pages.column(f"{column}_at")), offset))
-        if time.monotonic() - self._misses_asked >= _MISSES_EVERY:
-            losses.extend(self.missed(offset))
+                losses.append(self._lost(count, where, at, offset))
         return losses
 
     def _unannounced_ring_losses(self) -> int:
@@ -248,14 +257,16 @@ class Reader:
             self._ring.lost[cpu] = lost & 0xFFFF_FFFF
         return count
 
-    def missed(self, offset: int) -> list[Event]:
-        """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
-        self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._loaded.alone)
-        if misses <= self._missed:
-            return []
-        count, self._missed = misses - self._missed, misses
-        return [self._lost(count, "probe", time.monotonic_ns(), offset)]
+    def _ask_for_misses(self) -> None:
+        """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU.
+
+        Of the first of two, those are no losses that the second stood in for. It counts them, after the kernel did.
+        """
+        self._misses_asked = time.monotonic_ns()
+        self._missed = sum(program.info().recursion_misses for program in self._loaded.alone)
+        first = self._loaded.first
+        if first is not None:
+            self._passed_by = first.info().recursion_misses - sum(self._pages.column("stood_in"))
 
     def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:
         start, end = min(self._known_until, at), max(self._known_until, at)
@@ -316,7 +327,8 @@ class Reader:
                 deadline = time.monotonic() + _SETTLED_WITHIN
             elif time.monotonic() > deadline:
                 break
-        return taken + form.events(self.missed(wall_offset()))
+        self._ask_for_misses()
+        return taken + form.events(self._losses_elsewhere(wall_offset()))
 
     def close(self) -> None:
         self.epoll.close()

@@ -214,6 +214,7 @@ COUNTERS: Final[tuple[Field, ...]] = (
     ("unseen", "Q"),
     ("unseen_at", "Q"),
     ("ids", "Q"),
+    ("stood_in", "Q"),
 )
 
 SHARED: Final[tuple[Field, ...]] = (
