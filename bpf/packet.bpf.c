@@ -34,6 +34,8 @@ int packet_out(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	__u16 port;
 
+	if (is_bare_segment(skb))
+		return 1;
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
 	if (!sk)

@@ -5,7 +5,8 @@
 
 #include "asker.bpf.h"
 
-#define PART 1536 /* bytes of payload in the largest record */
+#define TCP_FLAG_SYN_BIT 2 /* of the byte that has the flags */
+#define PART 1536          /* bytes of payload in the largest record */
 
 /* Where in a packet the payload is, and what its headers say of the other end. */
 struct layout {
@@ -43,6 +44,24 @@ static __always_inline bool take_layout(struct layout *layout, const struct __sk
 		layout->payload = length + (transport[12] >> 4) * 4;
 	}
 	return true;
+}
+
+/* A TCP segment with neither SYN nor payload, as most of a short connection's are. Asked first: it takes no call. */
+static __always_inline bool is_bare_segment(const struct __sk_buff *skb)
+{
+	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end, *transport;
+	__u32 length = 40;
+
+	if (data + 40 > end)
+		return false;
+	if (data[0] >> 4 == 4)
+		length = (data[0] & 15) * 4;
+	if (data[data[0] >> 4 == 4 ? 9 : 6] != IPPROTO_TCP_NUMBER)
+		return false;
+	transport = data + length;
+	if (transport + 20 > end)
+		return false;
+	return !(transport[13] & TCP_FLAG_SYN_BIT) && skb->len == length + (transport[12] >> 4) * 4;
 }
 
 /* Whom the socket is connected to. Each by itself, or clang would choose between their addresses. */
