@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NAP = 0.025
 """Seconds that a reader rests while traffic flows, so that it reads batches and not single records."""
 
-_MISSES_EVERY = 1
+_MISSES_EVERY = 0.5
 _SETTLED_WITHIN = 1.0
 _LATE = 0.001  # epoll counts in milliseconds
 
