@@ -8,27 +8,29 @@
 
 static __always_inline void report_close(struct sock_state *state, const struct sock *sk, int from)
 {
+	__u64 now = bpf_ktime_get_ns(), duration = 0;
+	__u32 nothing = no_bits(sk);
 	struct close_event *event;
+	bool unacked;
 
 	if (!wanted(KIND_CLOSE))
 		return;
-	event = reserve(sizeof(*event), KIND_CLOSE, &state->conn);
+	event = reserve_at(sizeof(*event), KIND_CLOSE, &state->conn, now);
 	if (!event)
 		return;
-	event->duration = state->established && !(state->conn.flags & CONN_PRE_EXISTING)
-				  ? event->header.time - state->established
-				  : 0;
-	event->handshake = event->duration && state->started ? state->established - state->started : 0;
+	/* Nothing is read from the record: its lines are in no cache, and a read waits until what was written is there. */
+	if (state->established && !(state->conn.flags & CONN_PRE_EXISTING))
+		duration = now - state->established;
+	event->duration = duration;
+	event->handshake = duration && state->started ? state->established - state->started : 0;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
-	/* Read again from the record, where the verifier knows nothing of it: it need not follow each state by itself. */
-	event->totals.state = from;
-	from = *(volatile __u8 *)&event->totals.state;
+	from = veiled(from, nothing);
 	if (state->conn.protocol == PROTO_TCP)
-		tcp_totals(&event->totals, sk, from, state->conn.direction);
+		unacked = tcp_totals(&event->totals, sk, from, state->conn.direction);
 	else
-		mptcp_totals(&event->totals, sk, from, state);
-	from = *(volatile __u8 *)&event->totals.state;
-	event->totals.ended = how_ended(sk, from, state, event->totals.tx_acked < event->totals.tx_bytes);
+		unacked = mptcp_totals(&event->totals, sk, from, state);
+	from = veiled(from, nothing);
+	event->totals.ended = how_ended(sk, from, state, veiled(unacked, nothing));
 	submit(event);
 }
 

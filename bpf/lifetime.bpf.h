@@ -198,16 +198,15 @@ static __always_inline int on_destroy(const struct sock *sk)
 
 /*
  * The kernel skipped the first program, as it seems; whether that is so. A task that was moved to another CPU between
- * the two programs finds no note either: then the connection's end was told already, and has left no entry.
+ * the two programs finds no note either: then the connection's end was told already, and has left no entry. If it was
+ * not, it counts as passed by.
  */
 static __always_inline bool stands_in(const struct sock *sk, int from, int to)
 {
+	if (may_be_preempted() && to == STATE_CLOSE && !state_of(sk) && beginning_of(sk, from, to) == UNKNOWN_CLOSING)
+		return false;
 	count_stood_in();
-	if (!may_be_preempted() || to != STATE_CLOSE || state_of(sk))
-		return true;
-	if (beginning_of(sk, from, to) == UNKNOWN_CLOSING)
-		count_unseen();
-	return false;
+	return true;
 }
 
 /* Twice, for each way to attach them: `skipped.bpf.h` tells why there are three for a change of state. */

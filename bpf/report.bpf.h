@@ -83,14 +83,15 @@ static __always_inline void report_failed(const struct sock_state *state, const 
 
 static __always_inline void report_accept(const struct sock_state *state)
 {
+	__u64 now = bpf_ktime_get_ns();
 	struct accept_event *event;
 
 	if (!wanted(KIND_ACCEPT))
 		return;
-	event = reserve(sizeof(*event), KIND_ACCEPT, &state->conn);
+	event = reserve_at(sizeof(*event), KIND_ACCEPT, &state->conn, now);
 	if (!event)
 		return;
-	event->wait = state->established ? event->header.time - state->established : 0;
+	event->wait = state->established ? now - state->established : 0;
 	submit(event);
 }
 

@@ -58,8 +58,9 @@ static __always_inline void write_note(struct change *place, const struct sock *
 }
 
 /*
- * There is a free place, the first mostly. None is left only when notes were not looked for, as the second program was
- * skipped: then places are used again in turn, the one that was just taken last of all.
+ * There is a free place, the first mostly. Notes that were not looked for, as the second program was skipped, stay: the
+ * socket's next change takes their place, and as its memory is soon another one's they do not fill all. If they do,
+ * places are used again in turn, the one that was just taken last of all.
  */
 static __always_inline void note(const struct sock *sk, int to)
 {
@@ -69,7 +70,7 @@ static __always_inline void note(const struct sock *sk, int to)
 	if (!own)
 		return;
 	for (at = 0; at < NOTES; at++) {
-		if (LIKELY(!own->of[at].sk)) {
+		if (LIKELY(!own->of[at].sk || own->of[at].sk == (__u64)sk)) {
 			write_note(&own->of[at], sk, to);
 			return;
 		}

@@ -26,9 +26,9 @@ static __always_inline __u32 nonzero(__u64 number)
 /*
  * Sequence numbers count a SYN and a FIN as one byte each, and so do the kernel's byte counters: bytes_acked has
  * the SYN of an active opener (a passive one starts behind it) and the FIN once it is acknowledged,
- * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE).
+ * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE). Is any payload not acknowledged?
  */
-static __always_inline void tcp_totals(struct totals *totals, const struct sock *sk, __u8 from, __u8 direction)
+static __always_inline bool tcp_totals(struct totals *totals, const struct sock *sk, __u8 from, __u8 direction)
 {
 	const struct tcp_sock *tp = read_tcp(sk);
 	__u32 fin = fin_queued(from), syn_counted = direction & DIRECTION_OUT, done;
@@ -38,7 +38,7 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	_Static_assert(DIRECTION_OUT == 1, "a number of bytes too");
 
 	if (!tp)
-		return;
+		return false;
 	acked = READ_SOCK(tp, bytes_acked);
 	received = READ_SOCK(tp, bytes_received);
 	unacked = READ_SOCK(tp, write_seq) - READ_SOCK(tp, snd_una);
@@ -57,6 +57,7 @@ static __always_inline void tcp_totals(struct totals *totals, const struct sock 
 	totals->rtt = (__u64)(READ_SOCK(tp, srtt_us) >> 3) * 1000;
 	totals->retransmits = READ_SOCK(tp, total_retrans);
 	totals->state = from;
+	return nonzero(unacked);
 }
 
 #define BOUND_TO_PORT 8 /* SOCK_BINDPORT_LOCK, net/sock.h */
@@ -90,32 +91,36 @@ static __always_inline __u8 direction_of(const struct sock *sk, __u8 protocol, i
  * An MPTCP connection counts for itself, over all its paths: data sequence numbers less where they began, with a
  * DATA_FIN of either side as one byte. 38967f424b5b (v6.5) counts what was received apart from it.
  */
-static __always_inline void mptcp_totals(struct totals *totals, const struct sock *sk, int from,
+static __always_inline bool mptcp_totals(struct totals *totals, const struct sock *sk, int from,
 					 const struct sock_state *state)
 {
 	const struct mptcp_sock *msk = mptcp_sk(sk);
-	__u64 written, acked = 0;
+	__u64 written, acked = 0, received, sent, payload_acked;
 
 	totals->state = from;
 	if (!bpf_core_type_exists(struct mptcp_sock) || !state->tx_base)
-		return;
+		return false;
 	written = BPF_CORE_READ(msk, write_seq);
 	/* Read by its place: an atomic64_t before 5.12. */
 	bpf_core_read(&acked, sizeof(acked), &msk->snd_una);
-	totals->tx_bytes = written - state->tx_base;
-	totals->tx_acked = acked - state->tx_base;
-	if (fin_queued(from) && totals->tx_bytes) {
-		totals->tx_bytes--;
+	sent = written - state->tx_base;
+	payload_acked = acked - state->tx_base;
+	if (fin_queued(from) && sent) {
+		sent--;
 		if (acked == written)
-			totals->tx_acked--;
+			payload_acked--;
 	}
+	totals->tx_bytes = sent;
+	totals->tx_acked = payload_acked;
 	if (bpf_core_field_exists(msk->bytes_received)) {
-		totals->rx_bytes = BPF_CORE_READ(msk, bytes_received);
-		return;
+		received = BPF_CORE_READ(msk, bytes_received);
+	} else {
+		received = BPF_CORE_READ(msk, ack_seq) - state->rx_base;
+		if (from != STATE_ESTABLISHED && from != STATE_FIN_WAIT1 && received)
+			received--;
 	}
-	totals->rx_bytes = BPF_CORE_READ(msk, ack_seq) - state->rx_base;
-	if (from != STATE_ESTABLISHED && from != STATE_FIN_WAIT1 && totals->rx_bytes)
-		totals->rx_bytes--;
+	totals->rx_bytes = received;
+	return payload_acked < sent;
 }
 
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */
