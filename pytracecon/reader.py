@@ -251,7 +251,7 @@ class Reader:
     def missed(self, offset: int) -> list[Event]:
         """Runs of a program that the kernel skipped, because the program was interrupted on that very CPU."""
         self._misses_asked = time.monotonic()
-        misses = sum(program.info().recursion_misses for program in self._loaded.alone)
+        misses = self._loaded.misses()
         if misses <= self._missed:
             return []
         count, self._missed = misses - self._missed, misses
