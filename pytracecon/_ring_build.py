@@ -44,7 +44,7 @@ ffibuilder.cdef(
     } heap;
 
     void ring_take(ring *r, void *out, size_t room, batch *b);
-    void ring_sort(ring *r, heap *heaps, size_t count, int64_t offset, batch *b);
+    void ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b);
     void gather(const void *from, size_t stride, size_t size, size_t count, void *to);
     size_t ring_unread(ring *r);
 
