@@ -269,6 +269,8 @@ class Reader:
 
     def wait(self, timeout: float | None) -> None:
         """Rest until there is something to read or to do, `wake()` was called, or `timeout` seconds are over."""
+        if self._ring.unread():
+            return
         timeout = self.until_due(timeout)
         self.nap(timeout)
         if timeout is not None:
