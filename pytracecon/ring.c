@@ -14,6 +14,7 @@
 #define LINES_A_PAGE (PAGE / LINE)
 
 #define COMMON 128 /* bytes that every event has: see `copy` */
+#define PIECE 16
 
 typedef struct {
 	unsigned long *consumer;
@@ -61,23 +62,17 @@ static inline __attribute__((always_inline)) void ask(const ring *r, unsigned lo
 	}
 }
 
-/*
- * All that events have are multiples of eight bytes, from 144 to 200: in place, as memcpy() spends as long on finding
- * out how to copy so little as on copying it.
- */
+/* Events have 144 to 200 bytes: memcpy() spends as long on finding out how to copy so few as on copying them. */
 static inline __attribute__((always_inline)) void copy(unsigned char *to, const unsigned char *from, size_t size)
 {
-	size_t done = COMMON;
-
-	if (size < COMMON || size > 2 * COMMON || size % 8) {
+	if (size < COMMON || size > 2 * COMMON) {
 		memcpy(to, from, size);
 		return;
 	}
 	memcpy(to, from, COMMON);
-	for (; done + 16 <= size; done += 16)
-		memcpy(to + done, from + done, 16);
-	if (size % 16)
-		memcpy(to + done, from + done, 8);
+	for (size_t done = COMMON; done + PIECE < size; done += PIECE)
+		memcpy(to + done, from + done, PIECE);
+	memcpy(to + size - PIECE, from + size - PIECE, PIECE); /* some of it again: any size will do */
 }
 
 /* Release: the kernel may overwrite records only after they were copied. */
