@@ -63,8 +63,9 @@ _NAMES = {
 }
 """Where the events say it otherwise than the kernel side."""
 _HIDDEN = {"lost", "cpu", "kind", "words", "process", "born", "syn_left"}
-_ROOM = 3 << 16
-"""Bytes of each kind that one batch takes at most: two batches fit into a CPU's own cache."""
+_ROOM = 5 << 16
+"""Bytes of each kind that one batch takes at most. Python takes as long for a batch as the walk for 800 events, and
+what does not fit into a CPU's own cache costs the walk more: from 256 to 512 KB it comes to the same."""
 _MUCH = _ROOM >> 3
 """More than that is given away with its buffer. Less is copied, or each small batch would keep a large one."""
 
