@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import calcsize
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -69,7 +70,7 @@ what does not fit into a CPU's own cache costs the walk more: from 256 to 512 KB
 _MUCH = _ROOM >> 3
 """More than that is given away with its buffer. Less is copied, or each small batch would keep a large one."""
 
-Part = tuple[bytes | bytearray, int]
+Part = tuple[bytes | mmap, int]
 """Records of one kind: how many of these bytes. A table is made of them when it is asked for, as that takes as long as
 fetching a dozen events."""
 
@@ -289,12 +290,14 @@ class _Kind:
 
 
 class _Buffer:
-    """Memory for a heap."""
+    """Memory for a heap. None is taken before it is written to: of a bytearray all is, as the C library fills it with
+    zeros where it was another's before. Private: what a child has of a batch after fork() stays as it was.
+    """
 
     __slots__ = ("_pinned", "address", "data")
 
     def __init__(self) -> None:
-        self.data = bytearray(_ROOM)
+        self.data = mmap(-1, _ROOM, flags=MAP_PRIVATE | MAP_ANONYMOUS)
         self._pinned = ffi.from_buffer(self.data, require_writable=True)
         self.address = int(ffi.cast("uintptr_t", self._pinned))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -159,6 +160,24 @@ def test_what_nobody_keeps_is_filled_again() -> None:
     for batch in fours(Columns()):
         places.add(place(batch["close"].records))
     assert len(places) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_child_has_of_a_batch_stays_while_the_parent_goes_on() -> None:
+    batches = fours(Columns())
+    kept = next(batches)
+    written, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(written, 1)
+        os._exit(kept["close"]["conn"].tolist() != [0, 1, 2, 3])
+    del kept
+    assert sum(batch.count for batch in batches) == 396  # all memory was written to again
+    os.write(told, b".")
+    _, status = os.waitpid(child, 0)
+    os.close(written)
+    os.close(told)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_kinds_that_nobody_asked_for_are_left_out_and_counted() -> None:
