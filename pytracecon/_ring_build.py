@@ -3,7 +3,8 @@
 Python has no acquire and release ordering, and on arm64 a ring cannot be read without. `ring.c` copies the records out
 as they are, many in one call, and may sort them by kind on the way. `json_lines.c` writes what JSON most of them make;
 all else is Python's. `confined.c` is the child in which uretprobes are tried: between fork() and exit no Python may
-run. `quiet.c` holds back what libbpf says and nobody wants to know, `kernel_types.c` the types of the kernel that no
+run. `misses.c` asks programs how often they were skipped,
+`quiet.c` holds back what libbpf says and nobody wants to know, `kernel_types.c` the types of the kernel that no
 program asks for.
 """
 
@@ -43,7 +44,7 @@ ffibuilder.cdef(
     } heap;
 
     void ring_take(ring *r, void *out, size_t room, batch *b);
-    void ring_sort(ring *r, heap *heaps, size_t count, int64_t offset, batch *b);
+    void ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b);
     void gather(const void *from, size_t stride, size_t size, size_t count, void *to);
     size_t ring_unread(ring *r);
 
@@ -89,6 +90,8 @@ ffibuilder.cdef(
     uintptr_t quiet_before(uintptr_t print);
     void quiet_let_through(int details);
 
+    int64_t sum_of_infos(const int *programs, size_t count, size_t word);
+
     int few_types(const unsigned char *kernel, size_t kernel_size, const unsigned char *image, size_t image_size,
                   int out);
     """
@@ -120,6 +123,7 @@ ffibuilder.set_source(
     + (HERE / "ring.c").read_text(encoding="utf-8")
     + (HERE / "json_lines.c").read_text(encoding="utf-8")
     + (HERE / "confined.c").read_text(encoding="utf-8")
+    + (HERE / "misses.c").read_text(encoding="utf-8")
     + (HERE / "quiet.c").read_text(encoding="utf-8")
     + (HERE / "kernel_types.c").read_text(encoding="utf-8"),
     include_dirs=[str(HERE.parent / "bpf"), str(HERE)],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from struct import calcsize
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -63,10 +64,15 @@ _NAMES = {
 }
 """Where the events say it otherwise than the kernel side."""
 _HIDDEN = {"lost", "cpu", "kind", "words", "process", "born", "syn_left"}
-_ROOM = 3 << 16
-"""Bytes of each kind that one batch takes at most: two batches fit into a CPU's own cache."""
-_SPARE = 24
-"""Buffers that are kept to be used again: two of each kind."""
+_ROOM = 5 << 16
+"""Bytes of each kind that one batch takes at most. Python takes as long for a batch as the walk for 800 events, and
+what does not fit into a CPU's own cache costs the walk more: from 256 to 512 KB it comes to the same."""
+_MUCH = _ROOM >> 3
+"""More than that is given away with its buffer. Less is copied, or each small batch would keep a large one."""
+
+Part = tuple[bytes | mmap, int]
+"""Records of one kind: how many of these bytes. A table is made of them when it is asked for, as that takes as long as
+fetching a dozen events."""
 
 
 class _Member:
@@ -139,15 +145,24 @@ class Batch(Mapping[str, Table]):
     `events` are lookups and losses. Where a batch has losses, it has nothing else: it stands in their place.
     """
 
-    def __init__(self, tables: dict[str, Table] | None = None, events: list[Event] | None = None) -> None:
-        self._tables = tables or {}
+    def __init__(self, tables: Mapping[str, Table | Part] | None = None, events: list[Event] | None = None) -> None:
+        self._tables = dict(tables or {})
         self.events = events or []
-        self.count = sum(table.rows for table in self._tables.values()) + len(self.events)
+        self.count = len(self.events)
         """How many events that is."""
+        for kind, found in self._tables.items():
+            self.count += found[1] // _SIZES[kind] if isinstance(found, tuple) else found.rows
 
     def __getitem__(self, kind: str) -> Table:
         found = self._tables.get(kind)
-        return Table(kind, b"") if found is None and kind in _SIZES else self._tables[kind]
+        if isinstance(found, tuple):
+            data, size = found
+            found = self._tables[kind] = Table(kind, memoryview(data)[:size])
+        if found is None:
+            if kind not in _SIZES:
+                raise KeyError(kind)
+            return Table(kind, b"")
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tables)
@@ -184,66 +199,51 @@ class Columns:
         self._heaps = ffi.new("heap[]", len(wire.KINDS) + 1)
         self._words = memoryview(ffi.buffer(self._heaps)).cast("B").cast("L")
         """The same in numbers: to ask cffi for each takes longer than to read a hundred events."""
-        self._spare: list[_Buffer] = []
-        self._used: dict[int, _Buffer] = {}
-        for kind, number in wire.KINDS.items():
-            self._heaps[number].size = _SIZES[kind]
-            self._heaps[number].room = _ROOM
-            self._renew(number)
+        self._kinds = [_Kind(name, self._words[number * _HEAP : (number + 1) * _HEAP]) for name, number in _NUMBERS]
+        self._given: list[_Kind] = []
+        """Of which the last batch has the buffer."""
 
     def walk(self, ring: Ring, offset_ns: int) -> Taken:
-        return ring.take() if self._by_event else ring.sort(self._heaps, offset_ns)
+        if self._by_event:
+            return ring.take()
+        for kind in self._given:
+            kind.renew()
+        self._given.clear()
+        return ring.sort(self._heaps, offset_ns)
 
     def records(self, batch: memoryview, offset_ns: int) -> tuple[list[Batch], Counts]:
         if self._owners is not None:
             self._owners.refresh()
         if self._by_event:
-            tables, events, counts = self._decided(batch, offset_ns)
+            parts, events, counts = self._decided(batch, offset_ns)
         else:
-            tables = self._sorted()
+            parts = self._sorted()
             others = decode(batch, offset_ns, self._names, self._owners, self._translations) if len(batch) else []
             events, counts = seen(others, self._names, self._shown)
-            for kind in self._untold & tables.keys():
-                counts = counts._replace(left_out=counts.left_out + tables.pop(kind).rows)
+            if self._untold:
+                for kind in self._untold & parts.keys():
+                    counts = counts._replace(left_out=counts.left_out + parts.pop(kind)[1] // _SIZES[kind])
+        made = Batch(parts, events)
         if self.note is not None:
-            for kind in tables.keys() & {"close", "failed"}:
-                self.note(self._builder.events(tables[kind].records, 0))
-        made = Batch(tables, events)
+            for kind in parts.keys() & {"close", "failed"}:
+                self.note(self._builder.events(made[kind].records, 0))
         return [made] if made.count else [], counts
 
     def events(self, events: list[Event]) -> list[Batch]:
         return [Batch(events=events)] if events else []
 
-    def _sorted(self) -> dict[str, Table]:
-        """What the walk left on the heaps. What is much is given away with its buffer, else that is used again."""
-        tables: dict[str, Table] = {}
-        sizes = self._words[_BYTES::_HEAP].tolist()
-        for kind, number in wire.KINDS.items():
-            size = sizes[number]
-            if size:
-                records = memoryview(self._used[number].data)[:size]
-                tables[kind] = Table(kind, records if size > _ROOM >> 3 else bytes(records))
-                if size > _ROOM >> 3:
-                    self._renew(number)
-        return tables
+    def _sorted(self) -> dict[str, Part]:
+        """What the walk left on the heaps."""
+        parts: dict[str, Part] = {}
+        for kind, size in zip(self._kinds, self._words[_HEAP + _BYTES :: _HEAP].tolist(), strict=True):
+            if size > _MUCH:
+                parts[kind.name] = kind.buffer.data, size
+                self._given.append(kind)
+            elif size:
+                parts[kind.name] = kind.buffer.data[:size], size
+        return parts
 
-    def _renew(self, number: int) -> None:
-        """Another buffer for the heap of that kind: one that nobody looks at any longer, if there is one."""
-        before = self._used.pop(number, None)
-        if before is not None:
-            before.filled = False
-        for buffer in self._spare:
-            if not buffer.filled and sys.getrefcount(buffer.data) == _UNUSED:
-                break
-        else:
-            buffer = _Buffer()
-            if len(self._spare) < _SPARE:
-                self._spare.append(buffer)
-        buffer.filled = True
-        self._used[number] = buffer
-        self._words[number * _HEAP + _DATA] = buffer.address
-
-    def _decided(self, batch: memoryview, offset_ns: int) -> tuple[dict[str, Table], list[Event], Counts]:
+    def _decided(self, batch: memoryview, offset_ns: int) -> tuple[dict[str, Part], list[Event], Counts]:
         """The slow way: each event is made, to be asked for its host and owner."""
         kept: dict[str, list[bytes]] = {}
         others: list[Event] = []
@@ -260,26 +260,54 @@ class Columns:
                 else:
                     others.append(event)
             at = behind
-        tables = {kind: Table(kind, b"".join(records)) for kind, records in kept.items()}
-        return tables, others, Counts(lookups, left_out)
+        parts: dict[str, Part] = {kind: (b"".join(each), len(each) * _SIZES[kind]) for kind, each in kept.items()}
+        return parts, others, Counts(lookups, left_out)
+
+
+class _Kind:
+    """Where the records of one kind go: into one of two buffers, as one is the user's while the other is filled."""
+
+    __slots__ = ("_heap", "_other", "buffer", "name")
+
+    def __init__(self, name: str, heap: memoryview) -> None:
+        self.name = name
+        self._heap = heap
+        self._other: _Buffer | None = None
+        heap[_SIZE], heap[_SPACE] = _SIZES[name], _ROOM
+        self._use(_Buffer())
+
+    def _use(self, buffer: _Buffer) -> None:
+        self.buffer = buffer
+        self._heap[_DATA] = buffer.address
+
+    def renew(self) -> None:
+        """The buffer was given away: go on in it if nobody looks at it any longer, since it is in the CPU's cache."""
+        if self.buffer.is_free():
+            return
+        given, other = self.buffer, self._other
+        self._use(other if other is not None and other.is_free() else _Buffer())
+        self._other = given
 
 
 class _Buffer:
-    """Memory for a heap."""
+    """Memory for a heap. None is taken before it is written to: of a bytearray all is, as the C library fills it with
+    zeros where it was another's before. Private: what a child has of a batch after fork() stays as it was.
+    """
 
-    __slots__ = ("_pinned", "address", "data", "filled")
+    __slots__ = ("_pinned", "address", "data")
 
     def __init__(self) -> None:
-        self.data = bytearray(_ROOM)
+        self.data = mmap(-1, _ROOM, flags=MAP_PRIVATE | MAP_ANONYMOUS)
         self._pinned = ffi.from_buffer(self.data, require_writable=True)
         self.address = int(ffi.cast("uintptr_t", self._pinned))
-        self.filled = False
-        """It belongs to a heap."""
+
+    def is_free(self) -> bool:
+        return sys.getrefcount(self.data) == _UNUSED
 
 
+_NUMBERS = sorted(wire.KINDS.items(), key=lambda kind: kind[1])
 _WORD = ffi.sizeof("unsigned long")
 _HEAP = ffi.sizeof("heap") // _WORD
-_DATA = ffi.offsetof("heap", "data") // _WORD
-_BYTES = ffi.offsetof("heap", "bytes") // _WORD
+_DATA, _SPACE, _SIZE, _BYTES = (ffi.offsetof("heap", name) // _WORD for name in ("data", "room", "size", "bytes"))
 _UNUSED = 3
 """References to the data that nobody looks at: their owner's, that of the pin, and the one that counts them."""

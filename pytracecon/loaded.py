@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
+
+from pytracecon._libbpf_api import ProgInfo
+from pytracecon._ring import ffi, lib
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from pytracecon.uprobes import LibcUprobes
 
 __all__ = ["Loaded"]
+
+_MISSES = ProgInfo.recursion_misses.offset // 8
 
 
 class Loaded:
@@ -31,6 +37,18 @@ class Loaded:
         """What was loaded when it was first asked for; it shares the maps."""
         self.modules: Modules | None = None
         """Where a need is met, or will be, by functions of a module."""
+        self._asked_for: list[Probe] = []
+        self._asked: Any = ffi.new("int[]", 0)
+
+    def misses(self) -> int:
+        """How often the kernel skipped a program of `alone`, in all. 0 where it does not count that (before 5.12)."""
+        if self._asked_for != self.probes:  # the same ones all the time: then nothing but the call
+            self._asked = ffi.new("int[]", [program.fd for program in self.alone])
+            self._asked_for = list(self.probes)
+        count = int(lib.sum_of_infos(self._asked, len(self._asked), _MISSES))
+        if count < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        return count
 
     @property
     def alone(self) -> list[_libbpf.Program]:
@@ -84,6 +102,7 @@ class Loaded:
         self.modules = Modules(programs, met, told)
 
     def close(self) -> None:
+        self._asked_for = []  # these numbers may be others' from now on
         if self.libcs is not None:
             self.libcs.detach()
         with contextlib.ExitStack() as last_to_first:

@@ -263,7 +263,7 @@ class Reader:
         Of the first of two, those are no losses that the second stood in for. It counts them, after the kernel did.
         """
         self._misses_asked = time.monotonic_ns()
-        self._missed = sum(program.info().recursion_misses for program in self._loaded.alone)
+        self._missed = self._loaded.misses()
         first = self._loaded.first
         if first is not None:
             self._passed_by = first.info().recursion_misses - sum(self._pages.column("stood_in"))
@@ -280,6 +280,8 @@ class Reader:
 
     def wait(self, timeout: float | None) -> None:
         """Rest until there is something to read or to do, `wake()` was called, or `timeout` seconds are over."""
+        if self._ring.unread():
+            return
         timeout = self.until_due(timeout)
         self.nap(timeout)
         if timeout is not None:

@@ -71,9 +71,8 @@ class Ring:
         `data` are those that have none, and are as they were. `heaps` has a place before the first one for these.
         """
         batch = self._batch
-        heaps[0].data, heaps[0].room, heaps[0].size = self._pinned[2], ROOM, 0
-        lib.ring_sort(self._ring, heaps, len(heaps), offset_ns, batch)
-        return Batch(self._view[: heaps[0].bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
+        lib.ring_sort(self._ring, self._pinned[2], ROOM, heaps, len(heaps), offset_ns, batch)
+        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
 
     def unread(self) -> int:
         """Bytes in the ring, reserved ones too."""

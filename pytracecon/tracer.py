@@ -245,6 +245,7 @@ class Tracer:
                 batch = self._sorted.popleft()
                 self._handed += batch.count
                 yield batch
+                del batch  # its memory may be used again as soon as nobody else has it
 
     def snapshot(self, limit: int | None = 10_000) -> Snapshot:
         """What is open now in every network namespace, and what ended since the snapshot before, which comes first.

@@ -10,9 +10,11 @@ import resource
 from collections.abc import Callable, Iterator
 
 import pytest
+from pytracecon._ring import ffi, lib
 
 from pytracecon import existing, loader
-from pytracecon.errors import MissingPrivilege, UnsupportedKernel
+from pytracecon._libbpf_api import ProgInfo
+from pytracecon.errors import MissingPrivilege, TracerClosed, UnsupportedKernel
 from pytracecon.filters import Filters
 from pytracecon.loader import Loaded
 from pytracecon.privileges import CAPABILITIES
@@ -94,6 +96,23 @@ def test_an_iterator_that_runs_stays_attached(load: Callable[[], Loaded]) -> Non
     before = list(loaded.probes)
     assert existing.read_existing(loaded) is None
     assert loaded.probes == before
+
+
+def test_programs_are_asked_in_one_call_as_one_by_one(load: Callable[[], Loaded]) -> None:
+    loaded = load()
+    infos = [program.info() for program in loaded.alone]
+    fds = ffi.new("int[]", [program.fd for program in loaded.alone])
+    # None was skipped here, so that all of them say 0: another number shows that it is the right place.
+    assert lib.sum_of_infos(fds, len(fds), ProgInfo.load_time.offset // 8) == sum(info.load_time for info in infos) > 0
+    assert loaded.misses() == sum(info.recursion_misses for info in infos)
+
+
+def test_who_is_closed_asks_no_program(load: Callable[[], Loaded]) -> None:
+    loaded = load()
+    loaded.misses()
+    loaded.close()
+    with pytest.raises(TracerClosed):
+        loaded.misses()
 
 
 def test_a_process_without_a_free_file_is_told_so(load: Callable[[], Loaded]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytracecon._ring import ffi
 
 from pytracecon import wire
 from pytracecon.batches import WORDS, Batch, Columns, Table
@@ -108,18 +111,73 @@ def test_what_is_kept_stays_as_it_was_while_more_is_read() -> None:
     assert [list(batch["close"]["conn"]) for batch in kept] == [[at] for at in range(1, 400)]
 
 
-def test_a_full_heap_is_given_away_and_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four closes fill a heap, and any is much."""
     monkeypatch.setattr("pytracecon.batches._ROOM", 1 << 10)
-    columns = Columns()
+    monkeypatch.setattr("pytracecon.batches._MUCH", 1 << 7)
+
+
+def fours(columns: Columns) -> Iterator[Batch]:
+    """A hundred batches of four."""
     ring: Any = Walked()
-    kept = []
     for at in range(0, 400, 4):
         for each in range(4):
             assert ring.fake.put(record("close", id=at + each))
         made, _ = columns.records(columns.walk(ring, OFFSET).data, OFFSET)
-        kept += made
+        yield from made
+        del made
+
+
+def place(view: memoryview) -> int:
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_full_heap_is_given_away_and_not_written_again() -> None:
+    kept = list(fours(Columns()))
     assert [number for batch in kept for number in batch["close"]["conn"]] == list(range(400))
-    assert len(columns._spare) <= 24
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "look", [lambda batch: batch, lambda batch: batch["close"], lambda batch: batch["close"]["conn"]]
+)
+def test_whatever_is_kept_of_a_batch_keeps_its_memory(look: Callable[[Batch], object]) -> None:
+    """Not every one, so that what is free is filled again beside what is not."""
+    kept = {at: look(batch) for at, batch in enumerate(fours(Columns())) if at % 3}
+    for at, found in kept.items():
+        table = found["close"] if isinstance(found, Batch) else found
+        column = table["conn"] if isinstance(table, Table) else table
+        assert isinstance(column, memoryview)
+        assert column.tolist() == [at * 4 + each for each in range(4)]
+
+
+@pytest.mark.usefixtures("small")
+def test_what_nobody_keeps_is_filled_again() -> None:
+    """Of two, as one is the user's while the other is filled: so they stay in the CPU's own cache."""
+    places = set()
+    for batch in fours(Columns()):
+        places.add(place(batch["close"].records))
+    assert len(places) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_child_has_of_a_batch_stays_while_the_parent_goes_on() -> None:
+    batches = fours(Columns())
+    kept = next(batches)
+    written, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(written, 1)
+        os._exit(kept["close"]["conn"].tolist() != [0, 1, 2, 3])
+    del kept
+    assert sum(batch.count for batch in batches) == 396  # all memory was written to again
+    os.write(told, b".")
+    _, status = os.waitpid(child, 0)
+    os.close(written)
+    os.close(told)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_kinds_that_nobody_asked_for_are_left_out_and_counted() -> None:

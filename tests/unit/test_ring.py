@@ -57,10 +57,9 @@ class FakeRing:
 
     def sort(self, heaps: Any, offset_ns: int) -> Batch:
         """As `Ring` does."""
-        heaps[0].data, heaps[0].room, heaps[0].size = ffi.from_buffer(self.out), len(self.out), 0
         batch = self.batch
-        lib.ring_sort(self.ring, heaps, len(heaps), offset_ns, batch)
-        data = memoryview(self.out)[: heaps[0].bytes]
+        lib.ring_sort(self.ring, ffi.from_buffer(self.out), len(self.out), heaps, len(heaps), offset_ns, batch)
+        data = memoryview(self.out)[: batch.bytes]
         return Batch(data, batch.records, batch.names, batch.lost, batch.first, batch.last)
 
     def take(self, room: int = 1 << 16) -> tuple[bytes, int, int]:
@@ -80,6 +79,16 @@ def test_records_come_out_as_they_went_in(sizes: list[int], start: int) -> None:
     assert ring.take() == (b"".join(written), len(written), 0)
     assert ring.take() == (b"", 0, 0)
     assert lib.ring_unread(ring.ring) == 0
+
+
+@given(st.lists(st.integers(16, 330), min_size=1, max_size=12))
+def test_every_byte_of_a_record_of_any_size_is_copied_and_none_behind_it(sizes: list[int]) -> None:
+    ring = FakeRing()
+    written = [bytes(record(at, size)[:16]) + bytes(range(1, 256)) * 2 for at, size in enumerate(sizes)]
+    written = [each[:size] for each, size in zip(written, sizes, strict=True)]
+    assert all(ring.put(each) for each in written)
+    assert ring.take() == (b"".join(written), len(written), 0)
+    assert not any(ring.out[sum(sizes) :])
 
 
 @given(st.integers(min_value=1, max_value=400))
