@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ctypes import byref, c_uint64
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,8 +50,11 @@ class Object:
 
     def own(self, link: Link) -> Link:
         """Close it with the object, unless it was closed before."""
-        self._links = [other for other in self._links if not other.closed]
+        # In place, a step at a time: another thread may attach as well.
         self._links.append(link)
+        for other in [each for each in self._links if each.closed]:
+            with suppress(ValueError):
+                self._links.remove(other)
         return link
 
     def load(self) -> None:

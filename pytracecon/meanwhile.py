@@ -19,7 +19,12 @@ __all__ = ["Imports", "Meanwhile"]
 
 
 class Meanwhile:
-    """Where names are wanted it tries uretprobes and looks for the libcs of this host; then it imports modules."""
+    """Where names are wanted it looks for the libcs of this host; then it imports modules, the heaviest first.
+
+    After that one it tries uretprobes. Whoever registers a uprobe waits for RCU, 8 to 20 ms, but who does so within a
+    grace period of another does not: the kernel's dup_mmap_sem is still its writers' (kernel/events/uprobes.c). So the
+    trial is to be done just before libcs are attached to, and not long before.
+    """
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
         self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
@@ -44,15 +49,17 @@ class Meanwhile:
             self._attempt = Attempt(lib)
             self._attempt.begin()
 
-    def run(self) -> None:
-        """Again: nothing. What fails is told to who asks for it."""
+    def run(self, tries: Libbpf | None) -> None:
+        """`tries` uretprobes. Again: nothing. What fails is told to who asks for it."""
         if self._done:
             return
         self._done = True
         if self._names:
             with self._failing_later():
                 self._look_around()
-        for name in self._modules:
+        for place, name in enumerate(self._modules):
+            if place == 1 and tries is not None:
+                self.begin(tries)
             # Said by the import statement that wants it.
             with contextlib.suppress(Exception):
                 import_module(name)

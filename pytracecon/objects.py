@@ -45,13 +45,14 @@ class Objects:
         self._of_modules = of_modules
         self._few: FewTypes | None = None
         self._shares: list[_Share] = []
-        self._alone = len(os.sched_getaffinity(0)) == 1
+        self.alone = len(os.sched_getaffinity(0)) == 1
+        """There is one CPU: nothing is done at the same time."""
         with contextlib.ExitStack() as on_failure:
             self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes.begun(image)))
             types = None
-            if not self._alone and btf is None:
+            if not self.alone and btf is None:
                 # What loads no program relocates nothing.
                 types = self._until_loaded.enter_context(_file(_NO_TYPES))
             elif self._few is not None and not of_modules:
@@ -70,7 +71,7 @@ class Objects:
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
         with self._until_loaded:
-            if self._alone:
+            if self.alone:
                 return self._load_alone(names, ready)
             _choose(self._first, (), ready)
             maker = _task("makes maps", self._first)
