@@ -57,6 +57,8 @@ def load(
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     with lib.trying(), contextlib.closing(Meanwhile(modules, names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
+        if "resolver_return_multi" not in trial.refused:
+            meanwhile.make_ready(lib)
         return _settle(lib, image, filters, needs, trial, meanwhile)
 
 
@@ -70,6 +72,8 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     later: dict[str, PytraceconError] = {}
     with lib.trying(), contextlib.closing(Meanwhile((), names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
+        if "resolver_return_multi" not in trial.refused:
+            meanwhile.make_ready(lib)
         for rank in range(max(len(need.candidates) for need in NEEDS)):
             # One of each need at a time, and none is essential: what is refused does not end the search.
             needs = [need._replace(candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
@@ -155,11 +159,10 @@ def _attempt(
 
 
 def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
-    tries = opened.lib if "resolver_return_multi" in names else None
-    if opened.alone and tries is not None:
-        meanwhile.begin(tries)  # takes the kernel's time, and nobody's CPU
+    if opened.alone:
+        meanwhile.begin()  # it takes the kernel's time, and nobody's CPU
     try:
-        refusals = opened.load(names, _make_ready, lambda: meanwhile.run(tries))
+        refusals = opened.load(names, _make_ready, meanwhile.look_around, meanwhile.run)
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pytracecon._libbpf_btf import KERNEL_BTF
 from pytracecon._libbpf_objects import Object
 from pytracecon.errors import PytraceconError
-from pytracecon.kernel_types import FewTypes
+from pytracecon.kernel_types import FewTypes, waiting
 from pytracecon.tasks import Task
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytracecon._libbpf import Libbpf, Map, Program
 
-__all__ = ["BTF_KINDS", "Objects"]
+__all__ = ["BTF_KINDS", "Objects", "opened_ahead"]
 
 BTF_KINDS = ("tp_btf", "fentry", "fexit", "iter")
 """Sections whose programs attach by the number of a type: libbpf reads all types of the kernel for them."""
@@ -58,8 +58,8 @@ class Objects:
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes.begun(image)))
             if self._few is not None and not self.alone:
-                self._ahead = self._until_loaded.enter_context(contextlib.closing(_Ahead(lib, image, self._few)))
-                self._ahead.begin()
+                self._ahead = _Ahead.begun(lib, image, self._few)
+                self._until_loaded.callback(self._ahead.close)
             types = None
             if not self.alone and btf is None:
                 # What loads no program relocates nothing.
@@ -72,10 +72,14 @@ class Objects:
         self.maps: dict[str, Map] = self._first.maps
 
     def load(
-        self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
+        self,
+        names: Collection[str],
+        ready: Callable[[Program], None],
+        beside_maps: Callable[[], None],
+        meanwhile: Callable[[], None],
     ) -> list[PytraceconError]:
-        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called where
-        that leaves a CPU to Python.
+        """Create the maps and load the programs of these names, each made ready before. `beside_maps` is called while
+        the first is done, if others have to wait for that, and `meanwhile` while programs are loaded.
 
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
@@ -88,6 +92,7 @@ class Objects:
             maker.begin()
             for share_of in self._shared_out(names):
                 self._open(share_of, ready)
+            beside_maps()
             maker.result()
             for share in self._shares:
                 for name, each in share.object.maps.items():
@@ -171,20 +176,31 @@ class _Share:
 class _Ahead:
     """Opens objects for shares, in a thread of its own. The first is for programs that attach by a type's number."""
 
+    @classmethod
+    def begun(cls, lib: Libbpf, image: bytes, few: FewTypes) -> _Ahead:
+        """That which opens them by now; else another begins."""
+        for at, each in enumerate(_opening):
+            if each.few is few and each.lib is lib:
+                return _opening.pop(at)
+        ahead = cls(lib, image, few)
+        ahead.begin()
+        return ahead
+
     def __init__(self, lib: Libbpf, image: bytes, few: FewTypes) -> None:
-        self._lib = lib
+        self.lib = lib
+        self.few = few
         self._image = image
-        self._few = few
         self._pointers: list[int] = []
         self._task = Task("opens objects", self._open)
         self.begin = self._task.begin
 
     def _open(self) -> None:
         # What fails here fails again, and is told, where it is needed.
-        with self._lib.trying(), contextlib.suppress(OSError):
-            types = self._few.path()
-            self._pointers += [self._lib.open_pointer(self._image, types=types) for _ in range(_SHARES)]
-            self._lib.read_types(self._pointers[0], _READS_TYPES)
+        with self.lib.trying(), contextlib.suppress(OSError):
+            types = self.few.path()
+            for _ in range(_SHARES):
+                self._pointers.append(self.lib.open_pointer(self._image, types=types))
+            self.lib.read_types(self._pointers[0], _READS_TYPES)
 
     def take(self) -> int | None:
         """The next one. Waits; None if there is none."""
@@ -195,7 +211,28 @@ class _Ahead:
         """Those that nobody took."""
         self._task.wait()
         while self._pointers:
-            self._lib.close_pointer(self._pointers.pop())
+            self.lib.close_pointer(self._pointers.pop())
+
+
+_opening: list[_Ahead] = []
+
+
+@contextlib.contextmanager
+def opened_ahead(lib: Libbpf) -> Iterator[None]:
+    """While more of Python is imported, by the types that are chosen ahead. They are for who loads programs within."""
+    few = waiting()
+    if few is None or len(os.sched_getaffinity(0)) == 1:
+        yield
+        return
+    ahead = _Ahead(lib, few.image, few)
+    try:
+        _opening.append(ahead)
+        ahead.begin()
+        yield
+    finally:
+        if ahead in _opening:
+            _opening.remove(ahead)
+            ahead.close()
 
 
 class _Effort(NamedTuple):
