@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from pytracecon.sandbox import Attempt
     from pytracecon.uprobe_multi import MultiLink
 
-__all__ = ["Imports", "Meanwhile"]
+__all__ = ["ALSO", "Imports", "Meanwhile"]
+
+ALSO: list[str] = []
+"""Modules that a command needs before it says that it traces."""
 
 
 class Meanwhile:
@@ -26,6 +29,7 @@ class Meanwhile:
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
         self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
+        self._modules += (*ALSO,)
         self._names = names
         self._done = False
         self._attempt: Attempt | None = None

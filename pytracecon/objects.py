@@ -60,16 +60,23 @@ class Objects:
             if self._few is not None and not self.alone:
                 self._ahead = _Ahead.begun(lib, image, self._few)
                 self._until_loaded.callback(self._ahead.close)
-            types = None
-            if not self.alone and btf is None:
-                # What loads no program relocates nothing.
-                types = self._until_loaded.enter_context(_file(_NO_TYPES))
-            elif self._few is not None and not of_modules:
-                types = self._few.path()
-            self._first = on_failure.enter_context(lib.open_object(image, btf=btf, types=types))
+            self._first = on_failure.enter_context(Object(lib, self._opened()))
             self._last_to_first = on_failure.pop_all()
         self.programs: dict[str, Program] = self._first.programs
         self.maps: dict[str, Map] = self._first.maps
+
+    def _opened(self) -> int:
+        """Of the first object."""
+        pointer = None if self._ahead is None else self._ahead.take_first()
+        if pointer is not None:
+            return pointer
+        types = None
+        if not self.alone and self._btf is None:
+            # What loads no program relocates nothing.
+            types = self._until_loaded.enter_context(_file(_NO_TYPES))
+        elif self._few is not None and not self._of_modules:
+            types = self._few.path()
+        return self.lib.open_pointer(self._image, btf=self._btf, types=types)
 
     def load(
         self,
@@ -174,7 +181,10 @@ class _Share:
 
 
 class _Ahead:
-    """Opens objects for shares, in a thread of its own. The first is for programs that attach by a type's number."""
+    """Opens the object that makes the maps, and in another thread those for shares.
+
+    The first of these is for programs that attach by a type's number.
+    """
 
     @classmethod
     def begun(cls, lib: Libbpf, image: bytes, few: FewTypes) -> _Ahead:
@@ -190,17 +200,32 @@ class _Ahead:
         self.lib = lib
         self.few = few
         self._image = image
+        self._firsts: list[int] = []
         self._pointers: list[int] = []
+        self._first = Task("opens an object", self._open_first)
         self._task = Task("opens objects", self._open)
-        self.begin = self._task.begin
+
+    def begin(self) -> None:
+        self._first.begin()
+        self._task.begin()
+
+    # What fails in these fails again, and is told, where it is needed.
+
+    def _open_first(self) -> None:
+        with self.lib.trying(), contextlib.suppress(OSError):
+            self._firsts.append(self.lib.open_pointer(self._image, types=self.few.path()))
 
     def _open(self) -> None:
-        # What fails here fails again, and is told, where it is needed.
         with self.lib.trying(), contextlib.suppress(OSError):
             types = self.few.path()
             for _ in range(_SHARES):
                 self._pointers.append(self.lib.open_pointer(self._image, types=types))
             self.lib.read_types(self._pointers[0], _READS_TYPES)
+
+    def take_first(self) -> int | None:
+        """For the maps. Waits; None if there is none."""
+        self._first.wait()
+        return self._firsts.pop() if self._firsts else None
 
     def take(self) -> int | None:
         """The next one. Waits; None if there is none."""
@@ -209,9 +234,12 @@ class _Ahead:
 
     def close(self) -> None:
         """Those that nobody took."""
+        self._first.wait()
         self._task.wait()
-        while self._pointers:
-            self.lib.close_pointer(self._pointers.pop())
+        for pointer in (*self._firsts, *self._pointers):
+            self.lib.close_pointer(pointer)
+        self._firsts.clear()
+        self._pointers.clear()
 
 
 _opening: list[_Ahead] = []

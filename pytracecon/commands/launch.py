@@ -62,7 +62,10 @@ def launch(
         log_to_stderr(options.verbose)
     with contextlib.ExitStack() as at_end:
         _begin_ahead(keywords, at_end)
+        from pytracecon import meanwhile  # noqa: PLC0415
         from pytracecon.commands.session import Session  # noqa: PLC0415
+
+        meanwhile.ALSO[:] = () if options.privileges == "all" else ("pytracecon.upkeep", "pytracecon.dropping")
 
         target = None if privileges.leaves(options) else _opened(options, at_end)
 
