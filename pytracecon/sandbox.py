@@ -54,14 +54,14 @@ class Attempt:
     def __init__(self, lib: Libbpf) -> None:
         self._lib = lib
         self._child = _start()
-        self._begun = False
+        self.begun = False
         self._links: list[MultiLink] = []
         self._task = Task("tries uretprobes", self._try)
 
     def begin(self) -> None:
         """Again: nothing."""
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._task.begin()
 
     def _try(self) -> None:
@@ -82,7 +82,7 @@ class Attempt:
         return self._links.pop()
 
     def close(self) -> None:
-        if not self._begun:
+        if not self.begun:
             child_of.confined_end(self._child)
         self._task.wait()
         while self._links:
