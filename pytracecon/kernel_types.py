@@ -15,7 +15,7 @@ from pytracecon.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FewTypes", "chosen_ahead", "waiting"]
+__all__ = ["FewTypes", "chosen_ahead"]
 
 
 class FewTypes:
@@ -53,11 +53,6 @@ class FewTypes:
 
 
 _ahead: list[FewTypes] = []
-
-
-def waiting() -> FewTypes | None:
-    """Those that are chosen ahead, and not taken yet."""
-    return _ahead[-1] if _ahead else None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from pytracecon._libbpf_btf import KERNEL_BTF
 from pytracecon._libbpf_objects import Object
 from pytracecon.errors import PytraceconError
-from pytracecon.kernel_types import FewTypes, waiting
+from pytracecon.kernel_types import FewTypes
 from pytracecon.tasks import Task
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytracecon._libbpf import Libbpf, Map, Program
 
-__all__ = ["BTF_KINDS", "Objects", "opened_ahead"]
+__all__ = ["BTF_KINDS", "Objects"]
 
 BTF_KINDS = ("tp_btf", "fentry", "fexit", "iter")
 """Sections whose programs attach by the number of a type: libbpf reads all types of the kernel for them."""
@@ -58,8 +58,8 @@ class Objects:
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes.begun(image)))
             if self._few is not None and not self.alone:
-                self._ahead = _Ahead.begun(lib, image, self._few)
-                self._until_loaded.callback(self._ahead.close)
+                self._ahead = self._until_loaded.enter_context(contextlib.closing(_Ahead(lib, image, self._few)))
+                self._ahead.begin()
             self._first = on_failure.enter_context(Object(lib, self._opened()))
             self._last_to_first = on_failure.pop_all()
         self.programs: dict[str, Program] = self._first.programs
@@ -186,19 +186,9 @@ class _Ahead:
     The first of these is for programs that attach by a type's number.
     """
 
-    @classmethod
-    def begun(cls, lib: Libbpf, image: bytes, few: FewTypes) -> _Ahead:
-        """That which opens them by now; else another begins."""
-        for at, each in enumerate(_opening):
-            if each.few is few and each.lib is lib:
-                return _opening.pop(at)
-        ahead = cls(lib, image, few)
-        ahead.begin()
-        return ahead
-
     def __init__(self, lib: Libbpf, image: bytes, few: FewTypes) -> None:
-        self.lib = lib
-        self.few = few
+        self._lib = lib
+        self._few = few
         self._image = image
         self._firsts: list[int] = []
         self._pointers: list[int] = []
@@ -212,15 +202,15 @@ class _Ahead:
     # What fails in these fails again, and is told, where it is needed.
 
     def _open_first(self) -> None:
-        with self.lib.trying(), contextlib.suppress(OSError):
-            self._firsts.append(self.lib.open_pointer(self._image, types=self.few.path()))
+        with self._lib.trying(), contextlib.suppress(OSError):
+            self._firsts.append(self._lib.open_pointer(self._image, types=self._few.path()))
 
     def _open(self) -> None:
-        with self.lib.trying(), contextlib.suppress(OSError):
-            types = self.few.path()
+        with self._lib.trying(), contextlib.suppress(OSError):
+            types = self._few.path()
             for _ in range(_SHARES):
-                self._pointers.append(self.lib.open_pointer(self._image, types=types))
-            self.lib.read_types(self._pointers[0], _READS_TYPES)
+                self._pointers.append(self._lib.open_pointer(self._image, types=types))
+            self._lib.read_types(self._pointers[0], _READS_TYPES)
 
     def take_first(self) -> int | None:
         """For the maps. Waits; None if there is none."""
@@ -237,30 +227,9 @@ class _Ahead:
         self._first.wait()
         self._task.wait()
         for pointer in (*self._firsts, *self._pointers):
-            self.lib.close_pointer(pointer)
+            self._lib.close_pointer(pointer)
         self._firsts.clear()
         self._pointers.clear()
-
-
-_opening: list[_Ahead] = []
-
-
-@contextlib.contextmanager
-def opened_ahead(lib: Libbpf) -> Iterator[None]:
-    """While more of Python is imported, by the types that are chosen ahead. They are for who loads programs within."""
-    few = waiting()
-    if few is None or len(os.sched_getaffinity(0)) == 1:
-        yield
-        return
-    ahead = _Ahead(lib, few.image, few)
-    try:
-        _opening.append(ahead)
-        ahead.begin()
-        yield
-    finally:
-        if ahead in _opening:
-            _opening.remove(ahead)
-            ahead.close()
 
 
 class _Effort(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytracecon.commands import privileges, show
 from pytracecon.commands.console import log_to_stderr
 from pytracecon.commands.signals import Signals
-from pytracecon.errors import InvalidValue, PytraceconError
+from pytracecon.errors import InvalidValue
 
 if TYPE_CHECKING:
     from pytracecon.commands.session import Session
@@ -61,7 +61,9 @@ def launch(
     if options.verbose:
         log_to_stderr(options.verbose)
     with contextlib.ExitStack() as at_end:
-        _begin_ahead(keywords, at_end)
+        from pytracecon.kernel_types import chosen_ahead  # noqa: PLC0415
+
+        at_end.enter_context(chosen_ahead())
         from pytracecon import meanwhile  # noqa: PLC0415
         from pytracecon.commands.session import Session  # noqa: PLC0415
 
@@ -90,20 +92,6 @@ def launch(
             verbose=options.verbose,
             json=options.format == "json" and not every_format,
         ).run(signals)
-
-
-def _begin_ahead(keywords: dict[str, Any], at_end: contextlib.ExitStack) -> None:
-    """What needs no tracer and little Python, while that is imported."""
-    if keywords.get("btf") is not None:
-        return
-    from pytracecon.kernel_types import chosen_ahead  # noqa: PLC0415
-
-    at_end.enter_context(chosen_ahead())
-    from pytracecon import _libbpf  # noqa: PLC0415
-    from pytracecon.objects import opened_ahead  # noqa: PLC0415
-
-    with contextlib.suppress(PytraceconError):  # told by the tracer
-        at_end.enter_context(opened_ahead(_libbpf.open_library(keywords.get("libbpf"))))
 
 
 def _opened(options: argparse.Namespace, at_end: contextlib.ExitStack) -> Sink:

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from pytracecon import _libbpf, loader, sandbox, tasks
-from pytracecon._libbpf import Libbpf
 from pytracecon.filters import Filters
 from pytracecon.kernel_types import FewTypes, chosen_ahead
 from pytracecon.loader import Loaded
 from pytracecon.meanwhile import Meanwhile
-from pytracecon.objects import opened_ahead
 from pytracecon.sandbox import Attempt
 from pytracecon.tasks import Task
 from pytracecon.uprobe_multi import MultiLink
@@ -77,28 +75,6 @@ def test_types_that_are_chosen_ahead_are_for_who_loads_meanwhile() -> None:
         assert of_bpf() == before
         assert by_these == code_here()
     with chosen_ahead():
-        pass
-    assert of_bpf() == before
-
-
-@TWO_CPUS
-def test_objects_that_are_opened_ahead_are_for_who_loads_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[int] = []
-    open_pointer = Libbpf.open_pointer
-
-    def counted(lib: Libbpf, image: bytes, **keywords: Any) -> int:
-        opened.append(open_pointer(lib, image, **keywords))
-        return opened[-1]
-
-    monkeypatch.setattr(Libbpf, "open_pointer", counted)
-    before = of_bpf()
-    expected = code_here()
-    lib, by_one = _libbpf.open_library(), len(opened)
-    with chosen_ahead(), opened_ahead(lib):
-        assert expected == code_here()
-        assert len(opened) == 2 * by_one
-        assert of_bpf() == before
-    with chosen_ahead(), opened_ahead(lib):
         pass
     assert of_bpf() == before
 
