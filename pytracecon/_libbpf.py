@@ -191,6 +191,18 @@ class Libbpf:
 
         `types` does so too, and is known to be right; it is read when the object is loaded.
         """
+        return Object(self, self.open_pointer(image, name=name, btf=btf, types=types, log_level=log_level))
+
+    def open_pointer(
+        self,
+        image: bytes,
+        *,
+        name: str = "pytracecon",
+        btf: str | None = None,
+        types: str | None = None,
+        log_level: int = 0,
+    ) -> int:
+        """The same, for an `Object` to be made of. To be closed by it, or by `close_pointer()`."""
         if btf is not None:
             self.parse_btf(btf).close()
         by = types if btf is None else btf
@@ -201,7 +213,19 @@ class Libbpf:
             kernel_log_level=log_level,
         )
         # libbpf is done with `image` when this returns (it calls bpf_object__elf_finish), and copies the paths.
-        return Object(self, self.call("bpf_object__open_mem", image, len(image), byref(opts)))
+        return int(self.call("bpf_object__open_mem", image, len(image), byref(opts)))
+
+    def close_pointer(self, pointer: int) -> None:
+        self.call("bpf_object__close", pointer)
+
+    def read_types(self, pointer: int, program: str) -> None:
+        """All of the kernel's, for an object that is to be loaded; else its loading would begin with that.
+
+        It has a `program` that attaches by the number of a type. OSError if that is absent, or the type.
+        """
+        found = self.call("bpf_object__find_program_by_name", pointer, program.encode())
+        _, _, place = self.call("bpf_program__section_name", found).partition(b"/")
+        self.call("bpf_program__set_attach_target", found, 0, place)
 
     def vmlinux_btf(self) -> Btf:
         """The running kernel's BTF. MissingBTF if it has none."""

@@ -18,14 +18,17 @@ _PER_CPU_MAPS = frozenset({5, 6, 10, 21})  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_A
 class Map:
     """A map of an Object, which keeps it. Keys and values are bytes, as the kernel has them."""
 
-    def __init__(self, owner: Object, pointer: int) -> None:
+    def __init__(self, owner: Object, pointer: int, like: Map | None = None) -> None:
         self._object = owner
         self._pointer = pointer
+        self.name: str = self._name() if like is None else like.name
+        self.type: int = self._call("bpf_map__type") if like is None else like.type
+        self.key_size: int = self._call("bpf_map__key_size") if like is None else like.key_size
+
+    def _name(self) -> str:
         name: str = self._call("bpf_map__name").decode()
         # libbpf calls a section's map "pytracecon.rodata", cut to 15 characters; no map of C's has a dot in its name.
-        self.name = name if name.startswith(".") or "." not in name else "." + name.rpartition(".")[2]
-        self.type: int = self._call("bpf_map__type")
-        self.key_size: int = self._call("bpf_map__key_size")
+        return name if name.startswith(".") or "." not in name else "." + name.rpartition(".")[2]
 
     def _call(self, function: str, *args: Any) -> Any:
         _ = self._object.pointer  # raises when closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ctypes import byref, c_uint64
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
 class Object:
     """A BPF object: what load() made in the kernel lives until close(), together with the links of its programs."""
 
-    def __init__(self, lib: Libbpf, pointer: int) -> None:
+    def __init__(self, lib: Libbpf, pointer: int, like: Object | None = None) -> None:
+        """`like` is of the same image: then it is known what all is called."""
         self.lib = lib
         self._pointer: int | None = pointer
         self._links: list[Link] = []
         self.programs: dict[str, Program] = {}
         self.maps: dict[str, Map] = {}
         """By name; the sections' own maps by section name: ".rodata", ".data", ".bss"."""
+        twins = iter(() if like is None else like.programs.values())
         for each in self._walk("bpf_object__next_program"):
-            program = Program(self, each)
+            program = Program(self, each, next(twins, None))
             self.programs[program.name] = program
+        maps = iter(() if like is None else like.maps.values())
         for each in self._walk("bpf_object__next_map"):
-            bpf_map = Map(self, each)
+            bpf_map = Map(self, each, next(maps, None))
             self.maps[bpf_map.name] = bpf_map
 
     def _walk(self, next_one: str) -> Iterator[int]:
@@ -50,8 +53,11 @@ class Object:
 
     def own(self, link: Link) -> Link:
         """Close it with the object, unless it was closed before."""
-        self._links = [other for other in self._links if not other.closed]
+        # In place, a step at a time: another thread may attach as well.
         self._links.append(link)
+        for other in [each for each in self._links if each.closed]:
+            with suppress(ValueError):
+                self._links.remove(other)
         return link
 
     def load(self) -> None:
@@ -88,11 +94,11 @@ class Object:
 class Program:
     """A program of an Object, which keeps it."""
 
-    def __init__(self, owner: Object, pointer: int) -> None:
+    def __init__(self, owner: Object, pointer: int, like: Program | None = None) -> None:
         self._object = owner
         self._pointer = pointer
-        self.name: str = self._call("bpf_program__name").decode()
-        self.section: str = self._call("bpf_program__section_name").decode()
+        self.name: str = self._call("bpf_program__name").decode() if like is None else like.name
+        self.section: str = self._call("bpf_program__section_name").decode() if like is None else like.section
 
     def _call(self, function: str, *args: Any) -> Any:
         _ = self._object.pointer  # raises when closed

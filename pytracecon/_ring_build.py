@@ -94,6 +94,7 @@ ffibuilder.cdef(
 
     int few_types(const unsigned char *kernel, size_t kernel_size, const unsigned char *image, size_t image_size,
                   int out);
+    int few_types_of(const char *path, const unsigned char *image, size_t image_size, int out);
     """
 )
 
@@ -108,8 +109,10 @@ ffibuilder.set_source(
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/mman.h>
     #include <sys/prctl.h>
     #include <sys/resource.h>
+    #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <sys/wait.h>
     #include <time.h>

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytracecon.attach import attach
 from pytracecon.errors import LockedDown, MissingBTF, MissingPrivilege, PytraceconError, UnsupportedKernel
+from pytracecon.tasks import Task
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pytracecon.trial import Trial
     from pytracecon.uprobes import LibcUprobes
 
-__all__ = ["FATAL", "attach_need", "attach_to_libcs"]
+__all__ = ["FATAL", "ToLibcs", "attach_need"]
 
 FATAL = (MissingPrivilege, MissingBTF, LockedDown)
 """Another candidate would meet the same."""
@@ -45,24 +46,43 @@ def attach_need(
     return True
 
 
-def attach_to_libcs(
-    opened: Objects, candidate: Candidate | None, trial: Trial, meanwhile: Meanwhile
-) -> LibcUprobes | None:
-    """None if lookups of libcs are not wanted, or cannot be seen: `trial` knows why, then."""
-    if candidate is None:
-        return None
-    # Not imported before it is clear that they are wanted: they bring half the standard library along.
-    from pytracecon.uprobes import LibcUprobes  # noqa: PLC0415
+class ToLibcs:
+    """Attaches to libcs, in a thread of its own: the first uprobe waits for RCU, 8 to 20 ms, and nothing else does."""
 
-    try:
-        libcs = LibcUprobes(opened, candidate.programs, meanwhile)
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(libcs.detach)
-            libcs.try_in_a_sandbox()
-            libcs.attach()
-            on_failure.pop_all()
-    except (PytraceconError, OSError) as error:
-        cause = error if isinstance(error, PytraceconError) else UnsupportedKernel(f"libcs cannot be found: {error}")
-        trial.refused.update(dict.fromkeys((*candidate.programs, *candidate.extras), cause))
-        return None
-    return libcs
+    def __init__(self, opened: Objects, candidate: Candidate, meanwhile: Meanwhile) -> None:
+        self._opened = opened
+        self._candidate = candidate
+        self._meanwhile = meanwhile
+        self._libcs: LibcUprobes | None = None
+        self._cause: PytraceconError | None = None
+        self._task = Task("attaches to libcs", self._attach)
+        self.begin = self._task.begin
+
+    def _attach(self) -> None:
+        # Not imported before it is clear that they are wanted: they bring half the standard library along.
+        from pytracecon.uprobes import LibcUprobes  # noqa: PLC0415
+
+        try:
+            with self._opened.lib.trying(), contextlib.ExitStack() as on_failure:
+                libcs = LibcUprobes(self._opened, self._candidate.programs, self._meanwhile)
+                on_failure.callback(libcs.detach)
+                libcs.try_in_a_sandbox()
+                libcs.attach()
+                on_failure.pop_all()
+                self._libcs = libcs
+        except PytraceconError as error:
+            self._cause = error
+        except OSError as error:
+            self._cause = UnsupportedKernel(f"libcs cannot be found: {error}")
+
+    def result(self, trial: Trial) -> LibcUprobes | None:
+        """Waits. None if lookups of libcs cannot be seen: `trial` knows why, then."""
+        self._task.result()
+        if self._cause is not None:
+            trial.refused.update(dict.fromkeys((*self._candidate.programs, *self._candidate.extras), self._cause))
+        return self._libcs
+
+    def close(self) -> None:
+        self._task.wait()
+        if self._libcs is not None:
+            self._libcs.detach()

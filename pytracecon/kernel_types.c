@@ -358,3 +358,53 @@ static int few_types(const unsigned char *kernel, size_t kernel_size, const unsi
 	free(c.types);
 	return done;
 }
+
+/* Of the kernel, to be unmapped; NULL if they cannot be read. They cannot be mapped before a539e2a6d51d (v6.16). */
+static unsigned char *kernel_types_at(const char *path, size_t *size)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat found;
+	unsigned char *all;
+	size_t at = 0;
+
+	if (file < 0)
+		return NULL;
+	if (fstat(file, &found) || found.st_size <= 0) {
+		close(file);
+		return NULL;
+	}
+	*size = found.st_size;
+	all = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, file, 0);
+	if (all == MAP_FAILED) {
+		all = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		while (all != MAP_FAILED && at < *size) {
+			ssize_t got = read(file, all + at, *size - at);
+
+			if (got > 0) {
+				at += got;
+			} else if (!got || errno != EINTR) {
+				munmap(all, *size);
+				all = MAP_FAILED;
+			}
+		}
+	}
+	close(file);
+	return all == MAP_FAILED ? NULL : all;
+}
+
+/*
+ * The same of the file at `path`, which is the kernel's. All of it in C: sysfs gives a page at a time, and 1,300 times
+ * Python would hand its lock over to who imports, and want it back.
+ */
+static int few_types_of(const char *path, const unsigned char *image, size_t image_size, int out)
+{
+	size_t size;
+	unsigned char *kernel = kernel_types_at(path, &size);
+
+	if (!kernel)
+		return 0;
+	int done = few_types(kernel, size, image, image_size, out);
+
+	munmap(kernel, size);
+	return done;
+}

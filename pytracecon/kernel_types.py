@@ -39,9 +39,8 @@ class FewTypes:
         self.begin = self._task.begin
 
     def _choose(self) -> None:
-        with open(KERNEL_BTF, "rb", buffering=0) as file:
-            kernel = file.read()
-        self._whole = bool(lib.few_types(kernel, len(kernel), self.image, len(self.image), self._handle))
+        path = os.fsencode(KERNEL_BTF)
+        self._whole = bool(lib.few_types_of(path, self.image, len(self.image), self._handle))
 
     def path(self) -> str | None:
         """Where they are; None if they could not be chosen: then libbpf takes all. Waits, and raises its error."""

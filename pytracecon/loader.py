@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytracecon import _libbpf, settings, uprobe_multi
 from pytracecon._libbpf_api import ENOTSUPP
-from pytracecon.attaching import FATAL, attach_need, attach_to_libcs
+from pytracecon.attaching import FATAL, ToLibcs, attach_need
 from pytracecon.errors import MissingBTF, PytraceconError, UnsupportedKernel, VerifierRejected
 from pytracecon.existing import read_existing
 from pytracecon.image import object_image
@@ -57,7 +57,8 @@ def load(
     needs = [need for need in NEEDS if need.wanted(filters) or need.name in also]
     with lib.trying(), contextlib.closing(Meanwhile(modules, names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
-        _begin(lib, trial, meanwhile)
+        if "resolver_return_multi" not in trial.refused:
+            meanwhile.make_ready(lib)
         return _settle(lib, image, filters, needs, trial, meanwhile)
 
 
@@ -71,7 +72,8 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
     later: dict[str, PytraceconError] = {}
     with lib.trying(), contextlib.closing(Meanwhile((), names=filters.names)) as meanwhile:
         refuse_whole_rungs(lib, trial)
-        _begin(lib, trial, meanwhile)
+        if "resolver_return_multi" not in trial.refused:
+            meanwhile.make_ready(lib)
         for rank in range(max(len(need.candidates) for need in NEEDS)):
             # One of each need at a time, and none is essential: what is refused does not end the search.
             needs = [need._replace(candidates=need.candidates[rank : rank + 1], essential=False) for need in NEEDS]
@@ -84,12 +86,6 @@ def survey(filters: Filters) -> dict[str, PytraceconError | None]:
                 waiting = [probe for probe in loaded.probes if not probe.attached and probe.need in trial.waits]
                 later |= {probe.name: UnsupportedKernel(probe.detail) for probe in waiting}
     return dict.fromkeys(works) | later | trial.refused
-
-
-def _begin(lib: _libbpf.Libbpf, trial: Trial, meanwhile: Meanwhile) -> None:
-    """What takes the kernel's time, and nobody's CPU, goes first."""
-    if "resolver_return_multi" not in trial.refused:
-        meanwhile.begin(lib)
 
 
 def _settle(
@@ -133,14 +129,17 @@ def _attempt(
         for worker in workers.values():
             opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
-        libcs = attach_to_libcs(opened, chosen.get("libc lookups"), trial, meanwhile)
-        if libcs is not None:
-            on_failure.callback(libcs.detach)
-        elif chosen.get("libc lookups") is not None:
-            return None
+        lookups = chosen.get("libc lookups")
+        to_libcs = None if lookups is None else ToLibcs(opened, lookups, meanwhile)
+        if to_libcs is not None:
+            on_failure.callback(to_libcs.close)
+            to_libcs.begin()
         for need in needs:
             if not attach_need(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
                 return None
+        libcs = None if to_libcs is None else to_libcs.result(trial)
+        if libcs is None and to_libcs is not None:
+            return None
         attached = {
             name
             for need, group in wanted.items()
@@ -160,8 +159,10 @@ def _attempt(
 
 
 def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
+    if opened.alone:
+        meanwhile.begin()  # it takes the kernel's time, and nobody's CPU
     try:
-        refusals = opened.load(names, _make_ready, meanwhile.run)
+        refusals = opened.load(names, _make_ready, meanwhile.look_around, meanwhile.run)
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

@@ -8,40 +8,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
     from pytracecon.sandbox import Attempt
     from pytracecon.uprobe_multi import MultiLink
 
-__all__ = ["Imports", "Meanwhile"]
+__all__ = ["ALSO", "Imports", "Meanwhile"]
+
+ALSO: list[str] = []
+"""Modules that a command needs before it says that it traces."""
 
 
 class Meanwhile:
-    """Where names are wanted it tries uretprobes and looks for the libcs of this host; then it imports modules."""
+    """Where names are wanted it looks for the libcs of this host; then it imports modules, the heaviest first.
+
+    After that one it tries uretprobes. Whoever registers a uprobe waits for RCU, 8 to 20 ms, but who does so within a
+    grace period of another does not: the kernel's dup_mmap_sem is still its writers' (kernel/events/uprobes.c). So the
+    trial is to be done just before libcs are attached to, and not long before.
+    """
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
         self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
+        self._modules += (*ALSO,)
         self._names = names
         self._done = False
         self._attempt: Attempt | None = None
-        self._begun = False
+        self._looked = False
         self._found: tuple[Finder, list[Libc]] | None = None
         self._failed: Exception | None = None
 
-    def begin(self, lib: Libbpf) -> None:
-        """Try uretprobes, in a thread that waits for the kernel. For one that has links of many uprobes.
+    def make_ready(self, lib: Libbpf) -> None:
+        """To try uretprobes, before anything is loaded. For a kernel that has links of many uprobes.
 
-        Again: nothing. What fails is told to who asks for it.
+        What fails is told to who asks for it.
         """
-        if self._begun or not self._names:
+        if not self._names:
             return
-        self._begun = True
         from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
 
-        with self._failing_later():
+        try:
             self._attempt = Attempt(lib)
+        except Exception as error:  # noqa: BLE001 - libcs() raises it
+            self._failed = error
+
+    def begin(self) -> None:
+        """Try uretprobes, in a thread."""
+        if self._attempt is not None:
             self._attempt.begin()
 
     def run(self) -> None:
@@ -49,26 +61,26 @@ class Meanwhile:
         if self._done:
             return
         self._done = True
-        if self._names:
-            with self._failing_later():
-                self._look_around()
-        for name in self._modules:
+        self.look_around()
+        for place, name in enumerate(self._modules):
+            if place == 1:
+                self.begin()
             # Said by the import statement that wants it.
             with contextlib.suppress(Exception):
                 import_module(name)
 
-    @contextlib.contextmanager
-    def _failing_later(self) -> Iterator[None]:
+    def look_around(self) -> None:
+        """For the libcs of this host. Again: nothing. What fails is told to who asks for them."""
+        if self._looked or not self._names:
+            return
+        self._looked = True
         try:
-            yield
+            from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
+
+            finder = Finder()
+            self._found = finder, finder.of_this_host()
         except Exception as error:  # noqa: BLE001 - libcs() raises it
             self._failed = error
-
-    def _look_around(self) -> None:
-        from pytracecon.libcs import Finder  # noqa: PLC0415 - this is what takes the time
-
-        finder = Finder()
-        self._found = finder, finder.of_this_host()
 
     def libcs(self) -> tuple[Finder, list[Libc] | None]:
         """What was found, to whoever asks first; then a finder that has not looked. Raises its error."""

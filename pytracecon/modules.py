@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytracecon.attach import attach
 from pytracecon.clock import SECOND
 from pytracecon.errors import PytraceconError
-from pytracecon.logs import logger
+from pytracecon.logs import warn
 from pytracecon.probes import is_loaded
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Modules:
                 links += attach(program)
             except PytraceconError as error:
                 refused = error
-                logger("pytracecon.modules").warning("%s was loaded, and is not looked into: %s", module, error)
+                warn("pytracecon.modules", "%s was loaded, and is not looked into: %s", module, error)
             self._told(program, refused)
         if links and self.on_attached is not None:
             self.on_attached(module)

@@ -2,7 +2,7 @@
 
 One libbpf object makes the maps. Where there are CPUs for it the programs are shared out to others, which take their
 maps from the first and are loaded at the same time: verifying is most of a start, and the kernel verifies each program
-by itself.
+by itself. These others are opened while the first makes the maps, and libbpf reads the kernel's types meanwhile.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import contextlib
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pytracecon._libbpf_btf import KERNEL_BTF
+from pytracecon._libbpf_objects import Object
 from pytracecon.errors import PytraceconError
 from pytracecon.kernel_types import FewTypes
 from pytracecon.tasks import Task
@@ -21,7 +22,7 @@ from pytracecon.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from pytracecon._libbpf import Libbpf, Map, Object, Program
+    from pytracecon._libbpf import Libbpf, Map, Program
 
 __all__ = ["BTF_KINDS", "Objects"]
 
@@ -29,6 +30,10 @@ BTF_KINDS = ("tp_btf", "fentry", "fexit", "iter")
 """Sections whose programs attach by the number of a type: libbpf reads all types of the kernel for them."""
 _READING = 3000
 """That takes as long as verifying so many instructions."""
+
+_SHARES = 2
+_READS_TYPES = "exit_btf"
+"""A program that attaches by the number of a type."""
 
 _NO_TYPES = struct.pack("=HBBIIIIIx", 0xEB9F, 1, 0, 24, 0, 0, 0, 1)
 """struct btf_header of linux/btf.h, and an empty name."""
@@ -45,32 +50,48 @@ class Objects:
         self._of_modules = of_modules
         self._few: FewTypes | None = None
         self._shares: list[_Share] = []
-        self._alone = len(os.sched_getaffinity(0)) == 1
+        self._ahead: _Ahead | None = None
+        self.alone = len(os.sched_getaffinity(0)) == 1
+        """There is one CPU: nothing is done at the same time."""
         with contextlib.ExitStack() as on_failure:
             self._until_loaded = on_failure.enter_context(contextlib.ExitStack())
             if btf is None and Path(KERNEL_BTF).exists():
                 self._few = self._until_loaded.enter_context(contextlib.closing(FewTypes.begun(image)))
-            types = None
-            if not self._alone and btf is None:
-                # What loads no program relocates nothing.
-                types = self._until_loaded.enter_context(_file(_NO_TYPES))
-            elif self._few is not None and not of_modules:
-                types = self._few.path()
-            self._first = on_failure.enter_context(lib.open_object(image, btf=btf, types=types))
+            if self._few is not None and not self.alone:
+                self._ahead = self._until_loaded.enter_context(contextlib.closing(_Ahead(lib, image, self._few)))
+                self._ahead.begin()
+            self._first = on_failure.enter_context(Object(lib, self._opened()))
             self._last_to_first = on_failure.pop_all()
         self.programs: dict[str, Program] = self._first.programs
         self.maps: dict[str, Map] = self._first.maps
 
+    def _opened(self) -> int:
+        """Of the first object."""
+        pointer = None if self._ahead is None else self._ahead.take_first()
+        if pointer is not None:
+            return pointer
+        types = None
+        if not self.alone and self._btf is None:
+            # What loads no program relocates nothing.
+            types = self._until_loaded.enter_context(_file(_NO_TYPES))
+        elif self._few is not None and not self._of_modules:
+            types = self._few.path()
+        return self.lib.open_pointer(self._image, btf=self._btf, types=types)
+
     def load(
-        self, names: Collection[str], ready: Callable[[Program], None], meanwhile: Callable[[], None]
+        self,
+        names: Collection[str],
+        ready: Callable[[Program], None],
+        beside_maps: Callable[[], None],
+        meanwhile: Callable[[], None],
     ) -> list[PytraceconError]:
-        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called where
-        that leaves a CPU to Python.
+        """Create the maps and load the programs of these names, each made ready before. `beside_maps` is called while
+        the first is done, if others have to wait for that, and `meanwhile` while programs are loaded.
 
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
         with self._until_loaded:
-            if self._alone:
+            if self.alone:
                 return self._load_alone(names, ready)
             _choose(self._first, (), ready)
             maker = _task("makes maps", self._first)
@@ -78,6 +99,7 @@ class Objects:
             maker.begin()
             for share_of in self._shared_out(names):
                 self._open(share_of, ready)
+            beside_maps()
             maker.result()
             for share in self._shares:
                 for name, each in share.object.maps.items():
@@ -102,17 +124,20 @@ class Objects:
         return []
 
     def _open(self, names: Collection[str], ready: Callable[[Program], None]) -> None:
-        types = None
+        types = pointer = None
         if self._few is not None and not any(name in self._of_modules for name in names):
             types = self._few.path()
-        share = _Share(self.lib.open_object(self._image, btf=self._btf, types=types))
+            pointer = None if self._ahead is None else self._ahead.take()
+        if pointer is None:
+            pointer = self.lib.open_pointer(self._image, btf=self._btf, types=types)
+        share = _Share(Object(self.lib, pointer, self._first), names)
         self._shares.append(share)
         self._last_to_first.callback(share.close)
         _choose(share.object, names, ready)
 
     def _take(self, share: _Share) -> PytraceconError | None:
         """Its programs are ours now. What was refused of them; whatever else failed is raised."""
-        self.programs |= {name: each for name, each in share.object.programs.items() if each.autoload}
+        self.programs |= {name: share.object.programs[name] for name in share.names}
         try:
             share.task.result()
         except PytraceconError as refused:
@@ -124,8 +149,9 @@ class Objects:
     def _shared_out(self, names: Collection[str]) -> list[list[str]]:
         """In two, so that neither takes long, nor both together; and those of modules, whose types are elsewhere."""
         of_modules = [name for name in names if name in self._of_modules]
-        rest = [self.programs[name] for name in names if name not in self._of_modules]
-        rest.sort(key=lambda program: (not _reads_types(program), -program.length))
+        programs = (self.programs[name] for name in names if name not in self._of_modules)
+        rest = [_Effort(each.name, each.length, _reads_types(each)) for each in programs]
+        rest.sort(key=lambda each: (not each.reads_types, -each.length))
         cut = min(range(len(rest) + 1), key=lambda at: _effort(rest[:at]) ** 2 + _effort(rest[at:]) ** 2)
         shares = ([each.name for each in rest[:cut]], [each.name for each in rest[cut:]], of_modules)
         return [share for share in shares if share] or [[]]
@@ -144,13 +170,72 @@ class Objects:
 class _Share:
     """An object of some of the programs."""
 
-    def __init__(self, opened: Object) -> None:
+    def __init__(self, opened: Object, names: Collection[str]) -> None:
         self.object = opened
+        self.names = names
         self.task = _task("loads programs", opened)
 
     def close(self) -> None:
         self.task.wait()  # after an interrupt libbpf may still be at it
         self.object.close()
+
+
+class _Ahead:
+    """Opens the object that makes the maps, and in another thread those for shares.
+
+    The first of these is for programs that attach by a type's number.
+    """
+
+    def __init__(self, lib: Libbpf, image: bytes, few: FewTypes) -> None:
+        self._lib = lib
+        self._few = few
+        self._image = image
+        self._firsts: list[int] = []
+        self._pointers: list[int] = []
+        self._first = Task("opens an object", self._open_first)
+        self._task = Task("opens objects", self._open)
+
+    def begin(self) -> None:
+        self._first.begin()
+        self._task.begin()
+
+    # What fails in these fails again, and is told, where it is needed.
+
+    def _open_first(self) -> None:
+        with self._lib.trying(), contextlib.suppress(OSError):
+            self._firsts.append(self._lib.open_pointer(self._image, types=self._few.path()))
+
+    def _open(self) -> None:
+        with self._lib.trying(), contextlib.suppress(OSError):
+            types = self._few.path()
+            for _ in range(_SHARES):
+                self._pointers.append(self._lib.open_pointer(self._image, types=types))
+            self._lib.read_types(self._pointers[0], _READS_TYPES)
+
+    def take_first(self) -> int | None:
+        """For the maps. Waits; None if there is none."""
+        self._first.wait()
+        return self._firsts.pop() if self._firsts else None
+
+    def take(self) -> int | None:
+        """The next one. Waits; None if there is none."""
+        self._task.wait()
+        return self._pointers.pop(0) if self._pointers else None
+
+    def close(self) -> None:
+        """Those that nobody took."""
+        self._first.wait()
+        self._task.wait()
+        for pointer in (*self._firsts, *self._pointers):
+            self._lib.close_pointer(pointer)
+        self._firsts.clear()
+        self._pointers.clear()
+
+
+class _Effort(NamedTuple):
+    name: str
+    length: int
+    reads_types: bool
 
 
 def _task(what: str, opened: Object) -> Task:
@@ -165,9 +250,9 @@ def _reads_types(program: Program) -> bool:
     return program.section.partition("/")[0] in BTF_KINDS
 
 
-def _effort(programs: list[Program]) -> int:
+def _effort(programs: list[_Effort]) -> int:
     """In instructions: longer programs take longer to verify."""
-    return sum(each.length for each in programs) + _READING * any(map(_reads_types, programs))
+    return sum(each.length for each in programs) + _READING * any(each.reads_types for each in programs)
 
 
 def _choose(opened: Object, names: Collection[str], ready: Callable[[Program], None]) -> None:

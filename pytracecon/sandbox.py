@@ -6,7 +6,6 @@ knew; cf6cb56ef244 (v6.14) lets it pass all filters. It is tried, not read from 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -31,14 +30,14 @@ class Link(Protocol):
 L = TypeVar("L", bound=Link)
 
 
-def try_one(attach: Callable[[str, int, int], L]) -> L:
+def try_one(attach: Callable[[str, int, int], L], child: Any = None) -> L:
     """The link that `attach` makes for a file, an offset in it and a process: to close it now would be to wait for RCU.
 
-    UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines.
+    UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines. `child` waits already.
     """
-    child, place = _start()
+    child = _start() if child is None else child
     try:
-        link = attach(*place, child.pid)
+        link = attach(*_place(int(child_of.confined_target())), child.pid)
     except BaseException:
         child_of.confined_end(child)
         raise
@@ -48,50 +47,54 @@ def try_one(attach: Callable[[str, int, int], L]) -> L:
 class Attempt:
     """The same by a link of many uprobes, with a program that does nothing: no other has to be loaded yet.
 
-    The kernel takes its time to make the link. A thread waits for that.
+    The child is made at once, since fork() takes the longer the more is mapped: 1 ms before anything is loaded, and up
+    to 15 while threads load. begin() makes the link, in a thread: the kernel takes its time for that.
     """
 
     def __init__(self, lib: Libbpf) -> None:
+        self._lib = lib
+        self._child = _start()
+        self.begun = False
         self._links: list[MultiLink] = []
-        self._program = lib.prog_load(KPROBE, RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
-        try:
-            self._child, self._place = _start()
-        except BaseException:
-            os.close(self._program)
-            raise
-        self._task = Task("tries uretprobes", self._attach)
-        self.begin = self._task.begin
+        self._task = Task("tries uretprobes", self._try)
 
-    def _attach(self) -> None:
-        path, offset = self._place
-        self._links.append(MultiLink(self._program, path, [offset], pid=self._child.pid, retprobe=True))
+    def begin(self) -> None:
+        """Again: nothing."""
+        if not self.begun:
+            self.begun = True
+            self._task.begin()
+
+    def _try(self) -> None:
+        def attach(path: str, offset: int, pid: int) -> MultiLink:
+            with self._lib.trying():
+                program = self._lib.prog_load(KPROBE, RETURN_ZERO, expected_attach_type=ATTACH_TYPE)
+            try:
+                return MultiLink(program, path, [offset], pid=pid, retprobe=True)
+            finally:
+                os.close(program)
+
+        self._links.append(try_one(attach, self._child))
 
     def result(self) -> MultiLink:
-        """Instead of close()."""
-        try:
-            self._task.result()
-        except BaseException:
-            child_of.confined_end(self._child)
-            raise
-        finally:
-            os.close(self._program)
-        return _ended(self._child, self._links.pop())
+        """Waits. Instead of close()."""
+        self.begin()
+        self._task.result()
+        return self._links.pop()
 
     def close(self) -> None:
-        with contextlib.suppress(UnsupportedKernel):
-            self.result().close()
+        if not self.begun:
+            child_of.confined_end(self._child)
+        self._task.wait()
+        while self._links:
+            self._links.pop().close()
 
 
-def _start() -> tuple[Any, tuple[str, int]]:
-    """The child, which waits, and where its function is."""
+def _start() -> Any:
+    """A child, which waits."""
     child = child_of.confined_start()
     if child.pid < 0:
         raise UnsupportedKernel(f"a child to try uretprobes on could not be made: {os.strerror(-child.pid)}")
-    try:
-        return child, _place(int(child_of.confined_target()))
-    except BaseException:
-        child_of.confined_end(child)
-        raise
+    return child
 
 
 def _ended(child: Any, link: L) -> L:

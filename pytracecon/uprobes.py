@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pytracecon import sandbox, wire
 from pytracecon.errors import PytraceconError
 from pytracecon.libcs import Libc
-from pytracecon.logs import INFO, is_heard, logger
+from pytracecon.logs import INFO, is_heard, logger, warn
 from pytracecon.uprobe_multi import MultiLink
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class LibcUprobes:
                     self._links[file] = self._probes.attach(libc)
                 except PytraceconError as error:
                     self._refused = error
-                    logger(_LOGGER).warning("lookups of %s are not seen: %s", libc.path_shown, error)
+                    warn(_LOGGER, "lookups of %s are not seen: %s", libc.path_shown, error)
                 else:
                     self.attached += 1
                     if is_heard(_LOGGER, INFO):

@@ -64,7 +64,10 @@ def launch(
         from pytracecon.kernel_types import chosen_ahead  # noqa: PLC0415
 
         at_end.enter_context(chosen_ahead())
+        from pytracecon import meanwhile  # noqa: PLC0415
         from pytracecon.commands.session import Session  # noqa: PLC0415
+
+        meanwhile.ALSO[:] = () if options.privileges == "all" else ("pytracecon.upkeep", "pytracecon.dropping")
 
         target = None if privileges.leaves(options) else _opened(options, at_end)
 

@@ -16,7 +16,7 @@ from pytracecon.libcs.files import Status, identity, inside, place, status
 from pytracecon.libcs.libc import Libc
 from pytracecon.libcs.places import Mapped, default_places, mapped, place_by_interpreter, slow_devices
 from pytracecon.libcs.register import Register
-from pytracecon.logs import logger
+from pytracecon.logs import warn
 from pytracecon.text import decode
 
 __all__ = ["MOST_OF_A_PROCESS", "Finder"]
@@ -222,9 +222,8 @@ class Finder:
                 self._hindrances.add(error.errno)
                 hint = " (CAP_SYS_PTRACE is missing, or a security module forbids it)"
                 why = f"{error.strerror}{hint if isinstance(error, PermissionError) else ''}"
-                logger("pytracecon.libcs").warning(
-                    "%s: %s; the C libraries of such processes may be missed", error.filename, why
-                )
+                text = "%s: %s; the C libraries of such processes may be missed"
+                warn("pytracecon.libcs", text, error.filename, why)
 
     @contextmanager
     def _root(self, pid: int, namespace: str) -> Iterator[tuple[int, str, Status]]:

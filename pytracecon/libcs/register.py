@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pytracecon.libcs.elf import NotALibc
 from pytracecon.libcs.files import Status, is_stacked, readable, status
 from pytracecon.libcs.libc import Libc, recognise
-from pytracecon.logs import logger
+from pytracecon.logs import warn
 from pytracecon.text import one_line
 
 __all__ = ["MOST_LIBCS", "MOST_OF_OTHERS", "MOST_OF_OURS", "MOST_REFUSALS", "Register"]
@@ -99,7 +99,7 @@ class Register:
         self.refused += 1
         if len(self._refusals) < MOST_REFUSALS:
             self._refusals[file] = final
-            logger("pytracecon.libcs").warning("%s: not traced: %s", one_line(shown), one_line(why))
+            warn("pytracecon.libcs", "%s: not traced: %s", one_line(shown), one_line(why))
 
     def forget_all_but(self, alive: set[str]) -> list[tuple[int, int]]:
         """(device, inode) of those that were seen in none of these namespaces. They may be told again."""

@@ -8,15 +8,18 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytracecon import loader, tasks
+from pytracecon import _libbpf, loader, sandbox, tasks
 from pytracecon.filters import Filters
 from pytracecon.kernel_types import FewTypes, chosen_ahead
 from pytracecon.loader import Loaded
 from pytracecon.meanwhile import Meanwhile
+from pytracecon.sandbox import Attempt
 from pytracecon.tasks import Task
+from pytracecon.uprobe_multi import MultiLink
 
 FILTERS = Filters.parse(pid=os.getpid())
 TWO_CPUS = pytest.mark.slow(reason="in guests, tests have one CPU, and that loads one object")
@@ -74,6 +77,38 @@ def test_types_that_are_chosen_ahead_are_for_who_loads_meanwhile() -> None:
     with chosen_ahead():
         pass
     assert of_bpf() == before
+
+
+@TWO_CPUS
+def test_a_uretprobe_is_tried_while_python_imports_and_not_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who registers the first uprobe waits for RCU: the libcs would, once more."""
+    begun: list[bool] = []
+    result = Attempt.result
+
+    def noted(attempt: Attempt) -> MultiLink:
+        begun.append(attempt.begun)
+        return result(attempt)
+
+    monkeypatch.setattr(Attempt, "result", noted)
+    code_here()
+    assert begun == [True]
+
+
+def test_a_trial_that_nobody_begins_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[Any] = []
+    start = sandbox._start
+
+    def noted() -> Any:
+        children.append(start())
+        return children[-1]
+
+    monkeypatch.setattr(sandbox, "_start", noted)
+    Attempt(_libbpf.open_library()).close()
+    (child,) = children
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
 
 
 @TWO_CPUS

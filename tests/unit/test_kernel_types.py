@@ -124,3 +124,24 @@ def test_what_is_cut_off_anywhere_does_no_harm(image: bytes, tmp_path: Path) -> 
     assert [size for size in range(len(kernel)) if chosen(kernel[:size], image, tmp_path) is not None] == []
     for size in range(0, len(image), 9973):
         assert chosen(kernel, image[:size], tmp_path) is None
+
+
+def test_a_file_gives_what_its_bytes_give(image: bytes, tmp_path: Path) -> None:
+    names = b"\0int\0sock\0sk_num\0"
+    kernel = btf(an_int(1), a_struct(5, (10, 1)), names=names)
+    file, few = tmp_path / "kernel", tmp_path / "of_file"
+    file.write_bytes(kernel)
+    with few.open("wb") as out:
+        assert lib.few_types_of(bytes(file), image, len(image), out.fileno())
+    assert few.read_bytes() == chosen(kernel, image, tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x9f\xeb"])
+def test_a_file_that_is_not_there_or_too_short_gives_nothing(
+    image: bytes, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "kernel"
+    if content is not None:
+        file.write_bytes(content)
+    with (tmp_path / "few").open("wb") as out:
+        assert not lib.few_types_of(bytes(file), image, len(image), out.fileno())

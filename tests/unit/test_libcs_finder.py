@@ -133,3 +133,12 @@ def test_the_search_imports_nothing_heavy() -> None:
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     imported = {name.partition(".")[0] for name in said.stdout.split()}
     assert imported.isdisjoint({"asyncio", "subprocess", "socket", "pyroute2", "dns"})
+
+
+def test_what_it_warns_of_imports_no_logging_for_nobody() -> None:
+    code = (
+        "import sys; from pytracecon import logs; logs.warn('pytracecon.libcs', '%s', 1); assert 'logging' not in "
+        "sys.modules; import logging; logging.basicConfig(); logs.warn('pytracecon.libcs', 'heard: %s', 2)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stderr == "WARNING:pytracecon.libcs:heard: 2\n"
