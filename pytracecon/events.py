@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pytracecon.clock import rfc3339
+from pytracecon.lazy_dataclass import lazy_dataclass
 
 __all__ = [
     "Accept",
@@ -52,7 +53,7 @@ class Process:
     parents: list[int] | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Event:
     """Anything that a tracer delivers. `event` is its type's name in every output."""
 
@@ -120,7 +121,7 @@ class OfProcess:
         return None if self.process is None else self.process.parents
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class ConnectionEvent(OfProcess, Event):
     """What all events of a connection tell of it. `local` is the end that the traced process holds."""
 
@@ -151,7 +152,7 @@ class ConnectionEvent(OfProcess, Event):
     partial: bool | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Connect(ConnectionEvent):
     """A process asked for an outbound connection and the first SYN left."""
 
@@ -160,7 +161,7 @@ class Connect(ConnectionEvent):
     fastopen: bool | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Established(ConnectionEvent):
     """The handshake of an outbound connection completed. `latency_ns` runs from the first SYN."""
 
@@ -171,7 +172,7 @@ class Established(ConnectionEvent):
     fastopen: bool | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Failed(ConnectionEvent):
     """An outbound attempt ended without a connection, at once or later."""
 
@@ -183,7 +184,7 @@ class Failed(ConnectionEvent):
     syn_retransmits: int | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Accept(ConnectionEvent):
     """A process took an inbound connection, `wait_ns` after its handshake."""
 
@@ -192,7 +193,7 @@ class Accept(ConnectionEvent):
     wait_ns: int | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Close(ConnectionEvent):
     """An established connection is over. Bytes are payload: no SYN, no FIN, no retransmission counts."""
 
@@ -207,7 +208,7 @@ class Close(ConnectionEvent):
     ended: str | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Existing(ConnectionEvent):
     """A connection older than the tracer, as it stands at the start. Only if asked for."""
 
@@ -221,7 +222,7 @@ class Existing(ConnectionEvent):
     rtt_ns: int | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class State(ConnectionEvent):
     """TCP went from one state to another. `old` and `new` are the kernel's names; the first has no `in_old_ns`.
 
@@ -240,7 +241,7 @@ class State(ConnectionEvent):
     service_forwarding: str | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Retransmit(ConnectionEvent):
     """A segment was sent again: `segment` is `syn`, `synack`, `data` or `fin`, `segments` what it counts for.
 
@@ -255,7 +256,7 @@ class Retransmit(ConnectionEvent):
     meaning: str | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Reset(ConnectionEvent):
     """A RST was sent, or received, in this state."""
 
@@ -265,7 +266,7 @@ class Reset(ConnectionEvent):
     state: str | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Flow(ConnectionEvent):
     """A UDP conversation is over: what a process and one address sent each other over one socket, by now.
 
@@ -285,7 +286,7 @@ class Flow(ConnectionEvent):
     app: str | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Lookup(OfProcess, Event):
     """A name resolution ended: in a libc (`source` getaddrinfo, gethostbyname), or by packets (`source` dns).
 
@@ -315,7 +316,7 @@ class Lookup(OfProcess, Event):
     partial: bool | None = None
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class Lost(Event):
     """Records are missing here: `count` of them, between `from_ns` and `to_ns` (JSON: `from`, `to`)."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pytracecon.lazy_dataclass import lazy_dataclass
+
 __all__ = ["Asker", "HelloPart", "LibcPart", "MessagePart", "ProcessKey", "ProgramStarted"]
 
 
@@ -34,7 +36,7 @@ class Asker:
     """By which `Owners` know the process, if they do."""
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class LibcPart:
     """A call to the resolver of a libc that has returned. One with many addresses comes in several parts."""
 
@@ -60,7 +62,7 @@ class LibcPart:
     """Another part follows."""
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class MessagePart:
     """Payload of a packet from or to the DNS port of some host, at the socket that asks.
 
@@ -93,7 +95,7 @@ class MessagePart:
     """The asker answers others on its own DNS port: it is a resolver."""
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class HelloPart:
     """Some of the first bytes that an outbound connection sent, in order unless a segment was sent again."""
 
@@ -108,7 +110,7 @@ class HelloPart:
     """The first packets of a QUIC client."""
 
 
-@dataclass(slots=True)
+@lazy_dataclass
 class ProgramStarted:
     """A program that was not seen before in its mount namespace, or one second after the last one there."""
 
