@@ -9,6 +9,13 @@ int BPF_PROG(first_syn_fentry, struct sock *sk)
 	return on_first_syn(sk);
 }
 
+/* Finds that it was told, unless the kernel skipped the other: programs of functions may be preempted wherever tasks may. */
+SEC("fentry/tcp_connect")
+int BPF_PROG(first_syn_again_fentry, struct sock *sk)
+{
+	return on_first_syn(sk);
+}
+
 SEC("sockops")
 int first_syn_sockops(struct bpf_sock_ops *context)
 {

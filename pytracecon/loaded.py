@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytracecon._libbpf_api import ProgInfo
 from pytracecon._ring import ffi, lib
+from pytracecon.probes import PAIRS
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Loaded"]
 
 _MISSES = ProgInfo.recursion_misses.offset // 8
+
+
+def _skipped(programs: Any) -> int:
+    """In all, of an array of descriptors."""
+    count = int(lib.sum_of_infos(programs, len(programs), _MISSES))
+    if count < 0:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    return count
 
 
 class Loaded:
@@ -38,27 +47,35 @@ class Loaded:
         self.modules: Modules | None = None
         """Where a need is met, or will be, by functions of a module."""
         self._asked_for: list[Probe] = []
-        self._asked: Any = ffi.new("int[]", 0)
+        self._asked: list[list[Any]] = []
 
     def misses(self) -> int:
-        """How often the kernel skipped a program of `alone`, in all. 0 where it does not count that (before 5.12)."""
-        if self._asked_for != self.probes:  # the same ones all the time: then nothing but the call
-            self._asked = ffi.new("int[]", [program.fd for program in self.alone])
+        """How often the kernel skipped a program that nothing stands in for, in all; of a pair, how often both at most.
+
+        0 where it does not count that (before 5.12).
+        """
+        if self._asked_for != self.probes:  # the same ones all the time: then nothing but the calls
+            groups = [[self.alone], *([[program] for program in pair] for pair in self.pairs)]
+            self._asked = [[ffi.new("int[]", [each.fd for each in some]) for some in group] for group in groups]
             self._asked_for = list(self.probes)
-        count = int(lib.sum_of_infos(self._asked, len(self._asked), _MISSES))
-        if count < 0:
-            raise OSError(ffi.errno, os.strerror(ffi.errno))
-        return count
+        return sum(min(map(_skipped, group)) for group in self._asked)
+
+    @property
+    def pairs(self) -> list[tuple[_libbpf.Program, ...]]:
+        attached = {probe.name for probe in self.probes if probe.attached}
+        return [tuple(self.object.programs[name] for name in pair) for pair in PAIRS if attached.issuperset(pair)]
 
     @property
     def alone(self) -> list[_libbpf.Program]:
         """What is attached and leaves a gap when the kernel skips it.
 
-        Those of `states` do not: they stand in for each other, and what none of them saw is found out. Nor do
-        iterators: whoever runs one sees that it did.
+        Those of `states` do not: they stand in for each other, and what none of them saw is found out. Nor do pairs,
+        nor iterators: whoever runs one sees that it did.
         """
+        of_pairs = [program.name for pair in self.pairs for program in pair]
         hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
-        return [self.object.programs[probe.name] for probe in hooks if probe.need != "states"]
+        names = [probe.name for probe in hooks if probe.need != "states" and probe.name not in of_pairs]
+        return [self.object.programs[name] for name in names]
 
     @property
     def stand_ins(self) -> list[_libbpf.Program]:

@@ -116,6 +116,9 @@ def _of_flows(filters: Filters) -> bool:
     return "flow" in filters.events
 
 
+PAIRS = (("first_syn_fentry", "first_syn_again_fentry"),)
+"""Programs of one hook, of which the second does what it finds undone: the kernel may have skipped the first."""
+
 WATCHED = frozenset({"state", "retransmit", "reset"})
 """Events for which sockets are watched from their first state on."""
 
@@ -155,7 +158,7 @@ NEEDS = (
     Need(
         "first syn",
         (
-            Candidate("fentry", ("first_syn_fentry",)),
+            Candidate("fentry", ("first_syn_fentry",), ("first_syn_again_fentry",)),
             Candidate("kprobe", ("first_syn_kprobe",)),
             Candidate("tracepoint", ("first_syn_sockops",)),
         ),
