@@ -4,7 +4,8 @@
     scripts/test --list          which there are
 
 Stages run one after the other and show their output. Guests too: two that run side by side on two cores, emulated as
-they are, take several times as long as one after the other.
+they are, take several times as long as one after the other. A guest leaves most of one core, though: what needs no
+quiet runs beside the guests, and is shown when it is done.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from xml.etree import ElementTree
 
 TOP = Path(__file__).resolve().parents[1]
@@ -40,6 +43,8 @@ class Stage:
     command: list[str]
     pytest: bool = False
     guest: bool = False
+    beside: bool = False
+    """It may run beside guests: it measures no time, and looks at nothing that others change."""
     long: bool = False
     """Takes an hour or more, so it runs only when it is named."""
 
@@ -76,9 +81,9 @@ def stages() -> list[Stage]:
     return [
         Stage("ruff", [PYTHON, "-m", "ruff", "check"]),
         Stage("format", [PYTHON, "-m", "ruff", "format", "--check"]),
-        Stage("mypy", [PYTHON, "-m", "mypy"]),
+        Stage("mypy", [PYTHON, "-m", "mypy"], beside=True),
         Stage("clang-format", [str(Path(PYTHON).with_name("clang-format")), "--dry-run", "--Werror", *written]),
-        Stage("unit", [PYTHON, "-m", "pytest", "tests/unit"], pytest=True),
+        Stage("unit", [PYTHON, "-m", "pytest", "tests/unit"], pytest=True, beside=True),
         Stage("wheel", [PYTHON, "-m", "pytest", "tests/wheel"], pytest=True),
         Stage("kernel", [PYTHON, "-m", "pytest", "tests/kernel"], pytest=True),
         *(Stage(f"vm-{kernel}", [PYTHON, "tests/vm/guest.py", kernel], pytest=True, guest=True) for kernel in KERNELS),
@@ -110,20 +115,32 @@ def stages() -> list[Stage]:
     ]
 
 
-def run(stage: Stage, report: Path) -> Outcome:
+def run(stage: Stage, folder: Path, out: TextIO) -> Outcome:
+    report = folder / f"{stage.name}.xml"
     command = [*stage.command, f"--junitxml={report}"] if stage.pytest else stage.command
     started = time.monotonic()
-    print(f"\n=== {stage.name}: started", flush=True)
-    status = ended(subprocess.Popen(command, cwd=TOP), stage.timeout)
+    print(f"\n=== {stage.name}: started", file=out, flush=True)
+    status = ended(command, stage.timeout, out)
     outcome = Outcome(stage, status, time.monotonic() - started)
     count(outcome, report)
     failures = failed_tests(report) if outcome.status == TESTS_FAILED and stage.pytest and report.exists() else []
-    if 0 < len(failures) == outcome.failed <= EXCUSED and passes_again(stage, failures):
+    if 0 < len(failures) == outcome.failed <= EXCUSED and passes_again(stage, failures, out):
         outcome.status, outcome.failed = 0, 0
         outcome.passed += len(failures)
         outcome.excused = len(failures)
-    print(f"=== {outcome.line()}", flush=True)
+    print(f"=== {outcome.line()}", file=out, flush=True)
     return outcome
+
+
+def run_aside(chosen: list[Stage], folder: Path) -> list[Outcome]:
+    """What each says is shown when it is done."""
+    outcomes = []
+    for stage in chosen:
+        with (folder / f"{stage.name}.txt").open("w+", errors="backslashreplace") as out:
+            outcomes.append(run(stage, folder, out))
+            out.seek(0)
+            print(out.read(), end="", flush=True)
+    return outcomes
 
 
 def failed_tests(report: Path) -> list[str]:
@@ -136,23 +153,24 @@ def failed_tests(report: Path) -> list[str]:
     ]
 
 
-def passes_again(stage: Stage, failures: list[str]) -> bool:
+def passes_again(stage: Stage, failures: list[str], out: TextIO) -> bool:
     """Whether what failed passes by itself, each time: then the machine was at fault, or chance."""
     times = AGAIN_IN_GUESTS if stage.guest else AGAIN
     command = [argument for argument in stage.command if not argument.startswith("tests/") or argument.endswith(".py")]
     for attempt in range(1, times + 1):
-        print(f"=== {stage.name}: {', '.join(failures)} again, {attempt} of {times}", flush=True)
-        if ended(subprocess.Popen([*command, *failures], cwd=TOP), stage.timeout) != 0:
+        print(f"=== {stage.name}: {', '.join(failures)} again, {attempt} of {times}", file=out, flush=True)
+        if ended([*command, *failures], stage.timeout, out) != 0:
             return False
     return True
 
 
-def ended(process: subprocess.Popen[bytes], timeout: float) -> int:
+def ended(command: list[str], timeout: float, out: TextIO) -> int:
     """Its status once it ended; 124 if that took too long, and then it was asked, at last made, to end."""
+    process = subprocess.Popen(command, cwd=TOP, stdout=out, stderr=None if out is sys.stdout else out)
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        print(f"=== not done after {timeout} s", flush=True)
+        print(f"=== not done after {timeout} s", file=out, flush=True)
         process.terminate()
         try:
             process.wait(GRACE)
@@ -177,8 +195,16 @@ def count(outcome: Outcome, report: Path) -> None:
 
 
 def run_all(chosen: list[Stage]) -> list[Outcome]:
-    with tempfile.TemporaryDirectory(prefix="pytracecon-") as folder:
-        return [run(stage, Path(folder) / f"{stage.name}.xml") for stage in chosen]
+    """In their order, but that guests come last, with the rest beside them."""
+    guests = [stage for stage in chosen if stage.guest]
+    beside = [stage for stage in chosen if stage.beside and guests]
+    alone = [stage for stage in chosen if stage not in guests and stage not in beside]
+    with tempfile.TemporaryDirectory(prefix="pytracecon-") as name, ThreadPoolExecutor(1) as other:
+        folder = Path(name)
+        outcomes = [run(stage, folder, sys.stdout) for stage in alone]
+        aside = other.submit(run_aside, beside, folder)
+        outcomes += [run(stage, folder, sys.stdout) for stage in guests]
+        return aside.result() + outcomes
 
 
 def main() -> int:
