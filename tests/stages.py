@@ -84,7 +84,7 @@ def stages() -> list[Stage]:
         Stage("mypy", [PYTHON, "-m", "mypy"], beside=True),
         Stage("clang-format", [str(Path(PYTHON).with_name("clang-format")), "--dry-run", "--Werror", *written]),
         Stage("unit", [PYTHON, "-m", "pytest", "tests/unit"], pytest=True, beside=True),
-        Stage("wheel", [PYTHON, "-m", "pytest", "tests/wheel"], pytest=True),
+        Stage("wheel", [PYTHON, "-m", "pytest", "tests/wheel"], pytest=True, beside=True),
         Stage("kernel", [PYTHON, "-m", "pytest", "tests/kernel"], pytest=True),
         *(Stage(f"vm-{kernel}", [PYTHON, "tests/vm/guest.py", kernel], pytest=True, guest=True) for kernel in KERNELS),
         Stage("long", [PYTHON, "-m", "pytest", "-m", "long", "tests/unit", "tests/kernel"], pytest=True, long=True),
