@@ -184,7 +184,10 @@ def own_name(node: str) -> str:
     return f"{Path(path).name}{colons}{test}" if Path(path).parent.name == HERE.name else ""
 
 
-ENDS = re.compile(r"test_(flows|doctor|owners_hostile|batches|pinned_maps|namespaces|tracer|verb_life)")
+ENDS = re.compile(
+    r"test_(batches|doctor|flows|libbpf|namespaces|older_than_the_tracer|owners_hostile|pinned_maps|services|start|tracer"
+    r"|unusual_lives|verb_life|without_btf)"
+)
 """What the oldest and the newest kernel agree on is not run in those between: they have all that it stands on."""
 OLDEST = re.compile(r"test_(names_|filters_in_the_kernel|owner_cgroups|programs|snapshot)")
 """Of this the kernel outside, where it runs too, is the newest: it stands on nothing that only guests have."""
