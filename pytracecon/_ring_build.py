@@ -34,6 +34,8 @@ ffibuilder.cdef(
         uint32_t lost;
         uint64_t first;
         uint64_t last;
+        uint32_t more;
+        uint32_t busy;
     } batch;
 
     typedef struct {

@@ -16,6 +16,7 @@ from pytracecon.clock import SECOND, wall_offset
 from pytracecon.events import Event, Lost
 from pytracecon.iterators import run
 from pytracecon.ring import Batch, Ring, SharedPages
+from pytracecon.settings import WAKE_SHARE
 from pytracecon.sweep import sweep_of
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class Reader:
         self._sweep = sweep_of(loaded, self._pages, idle_ns)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll = select.epoll()
-        self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN)
+        # Told once: that there is something to read is no reason to read it, until the kernel side wakes the reader.
+        self.epoll.register(loaded.object.maps["ring"].fd, select.EPOLLIN | select.EPOLLET)
         self.epoll.register(self._wake, select.EPOLLIN)
         if self._modules is not None and self._modules.fd is not None:
             self.epoll.register(self._modules.fd, select.EPOLLIN)
@@ -130,7 +132,9 @@ class Reader:
         self._missed = 0
         self._passed_by = 0
         self.drained = True
-        """The last batch emptied the ring: time to rest before the next."""
+        """The last batch was all that there was: time to rest before the next."""
+        self._looked = time.monotonic_ns()
+        self._much = loaded.object.maps["ring"].max_entries // WAKE_SHARE
         self._known_until = time.monotonic_ns()
         self._misses_asked = time.monotonic_ns()
 
@@ -169,7 +173,7 @@ class Reader:
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
         offset = wall_offset()
-        now = time.monotonic_ns()  # whatever happened before is in the ring by now
+        self._looked = now = time.monotonic_ns()  # whatever happened before is in the ring by now
         batch = form.walk(self._ring, offset)
         taken: list[T] = []
         if batch.lost:
@@ -183,8 +187,8 @@ class Reader:
             self.left_out += counts.left_out
             self._known_until = max(self._known_until, batch.last)
             taken += made
-        self.drained = self._ring.unread() == 0
-        if self.drained:
+        self.drained = not batch.more
+        if self.drained and not batch.busy:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))
             for each in (self._libcs, self._modules, self._sweep):
                 if each is not None:
@@ -198,7 +202,7 @@ class Reader:
         while True:
             before = self._ring.unread()
             taken += self.take(form)
-            if self.drained or self._known_until >= time_ns:
+            if self._ring.unread() == 0 or self._known_until >= time_ns:
                 return taken
             if self._ring.unread() < before:
                 deadline = time.monotonic() + _SETTLED_WITHIN
@@ -280,12 +284,11 @@ class Reader:
 
     def wait(self, timeout: float | None) -> None:
         """Rest until there is something to read or to do, `wake()` was called, or `timeout` seconds are over."""
-        if self._ring.unread():
-            return
         timeout = self.until_due(timeout)
-        self.nap(timeout)
+        begin = time.monotonic()
+        self._nap(timeout)
         if timeout is not None:
-            timeout -= NAP
+            timeout -= time.monotonic() - begin
             if timeout <= 0:
                 return
         # The kernel side may have looked at the word just before it was written: the first sleep is a short one.
@@ -297,10 +300,18 @@ class Reader:
         self._pages.rest(wire.AWAKE)
         self.calm()
 
-    def nap(self, timeout: float | None = None) -> None:
-        """A short rest, ended early only by a ring that fills or by `wake()`."""
-        if self.rest(wire.NAPS):
-            self.epoll.poll(NAP if timeout is None else min(NAP, timeout))
+    def _nap(self, timeout: float | None) -> None:
+        """What is left of a short rest since the last look, ended early only by a ring that fills or by `wake()`.
+
+        What came meanwhile waits for its end: where connections come one by one every few microseconds there is always
+        something to read, and to read it so would cost more than to make it.
+        """
+        left = NAP - (time.monotonic_ns() - self._looked) / SECOND
+        if timeout is not None:
+            left = min(left, timeout)
+        self._pages.rest(wire.NAPS)
+        if left > 0 and self._ring.unread() < self._much:
+            self.epoll.poll(left)
         self._pages.rest(wire.AWAKE)
 
     def audit(self) -> None:

@@ -32,6 +32,8 @@ typedef struct {
 	uint32_t lost;  /* records missing before the first one of this batch */
 	uint64_t first; /* when the first of them was made, and the last */
 	uint64_t last;
+	uint32_t more; /* there is more to take: no room was left, or a loss lies before it */
+	uint32_t busy; /* … or will be: the next record is still being written */
 } batch;
 
 /* Where records of one kind go. The first of several takes those that have no other, of any size. */
@@ -103,8 +105,10 @@ static inline void walk(ring *ring_, heap *heaps, size_t count, int64_t offset, 
 		uint32_t size = length & ~(BUSY | DISCARDED);
 
 		ask(&r, at + AHEAD, end);
-		if (length & BUSY)
+		if (length & BUSY) {
+			found.busy = 1;
 			break;
+		}
 		if (!(length & DISCARDED)) {
 			const unsigned char *record = (unsigned char *)place + RING_HEADER;
 			const struct header head = *(const struct header *)record;
@@ -112,13 +116,17 @@ static inline void walk(ring *ring_, heap *heaps, size_t count, int64_t offset, 
 			size_t before = to->bytes;
 			unsigned char *out = to->data + before;
 
-			if (size > to->room - before)
+			if (size > to->room - before) {
+				found.more = 1;
 				break;
+			}
 			/* Signed: a loss that the reader found in the counters may be newer than this record. */
 			int32_t more = head.cpu < r.cpus ? (int32_t)(head.lost - r.lost[head.cpu]) : 0;
 			if (more > 0) {
-				if (found.records)
+				if (found.records) {
+					found.more = 1;
 					break;
+				}
 				found.lost += more;
 				r.lost[head.cpu] = head.lost;
 			}

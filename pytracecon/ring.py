@@ -31,6 +31,24 @@ class Batch:
     """When the first of them was made, by the kernel's clock."""
     last: int
     """The same of the last."""
+    more: bool
+    """There is more to take at once: there was no room for it, or a loss lies before it."""
+    busy: bool
+    """A record that is still being written stands before what follows."""
+
+
+def batch_of(data: memoryview, found: Any) -> Batch:
+    """Of the C side's `batch`, whose records begin at `data`."""
+    return Batch(
+        data[: found.bytes],
+        found.records,
+        found.names,
+        found.lost,
+        found.first,
+        found.last,
+        bool(found.more),
+        bool(found.busy),
+    )
 
 
 class Ring:
@@ -63,7 +81,7 @@ class Ring:
         """Move what is ready out of the ring, up to `ROOM` bytes or the next loss."""
         batch = self._batch
         lib.ring_take(self._ring, self._pinned[2], ROOM, batch)
-        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
+        return batch_of(self._view, batch)
 
     def sort(self, heaps: Any, offset_ns: int) -> Batch:
         """The same, but each kind of record onto its heap (an array of `heap`, see ring.c), with wall time in it.
@@ -72,7 +90,7 @@ class Ring:
         """
         batch = self._batch
         lib.ring_sort(self._ring, self._pinned[2], ROOM, heaps, len(heaps), offset_ns, batch)
-        return Batch(self._view[: batch.bytes], batch.records, batch.names, batch.lost, batch.first, batch.last)
+        return batch_of(self._view, batch)
 
     def unread(self) -> int:
         """Bytes in the ring, reserved ones too."""

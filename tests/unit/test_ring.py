@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytracecon._ring import ffi, lib
 
 from pytracecon import wire
-from pytracecon.ring import Batch
+from pytracecon.ring import Batch, batch_of
 
 BUSY, DISCARDED = 1 << 31, 1 << 30
 SIZE = 4096
@@ -59,8 +59,7 @@ class FakeRing:
         """As `Ring` does."""
         batch = self.batch
         lib.ring_sort(self.ring, ffi.from_buffer(self.out), len(self.out), heaps, len(heaps), offset_ns, batch)
-        data = memoryview(self.out)[: batch.bytes]
-        return Batch(data, batch.records, batch.names, batch.lost, batch.first, batch.last)
+        return batch_of(memoryview(self.out), batch)
 
     def take(self, room: int = 1 << 16) -> tuple[bytes, int, int]:
         lib.ring_take(self.ring, ffi.from_buffer(self.out), room, self.batch)
