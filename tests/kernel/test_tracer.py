@@ -15,12 +15,17 @@ import pytest
 from pytracecon import Close, ConnectionEvent, Event, PytraceconError, Tracer
 from pytracecon.errors import InvalidValue, TracerClosed
 from pytracecon.probes import NEEDS
+from pytracecon.reader import NAP
+from pytracecon.ring import ROOM
+from traffic.actor import DEADLINE
 from traffic.end import End, close, listen, pair
 from traffic.leftovers import BpfId, await_gone, bpf_ids, bpf_ids_of
 from traffic.network import Network
 from traffic.story import Told, story
 from traffic.trace import Trace
 
+LARGEST = 200
+"""Bytes of an event's record."""
 OUT, IN = "connect established close", "accept close"
 
 
@@ -58,6 +63,24 @@ def test_read_gives_a_batch_or_nothing_in_time(network: Network) -> None:
         batch = tracer.read()
         assert batch
         assert all(isinstance(event, Event) for event in batch)
+
+
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
+def test_traffic_without_a_pause_is_read_in_batches(network: Network) -> None:
+    """There is always something unread then, and it waits all the same."""
+    connections, batches, told = 3000, 0, 0
+    with Tracer(netns=network.path, names=False) as tracer:
+        writer = network.actor("client")
+        begin = time.monotonic()
+        writer.begin("flood", connections, 5)
+        while told < 5 * connections and time.monotonic() < begin + DEADLINE:
+            told += len(of(network, tracer.read(timeout=1)))
+            batches += 1
+        seconds = time.monotonic() - begin
+        assert writer.finish().result == connections
+    assert told == 5 * connections
+    full = 5 * connections * LARGEST / ROOM
+    assert batches <= 2 * (seconds / NAP + full), "800 of them without a rest"
 
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")

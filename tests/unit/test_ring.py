@@ -110,10 +110,13 @@ def test_a_record_that_is_still_written_holds_back_what_is_behind_it() -> None:
     assert ring.put(record(2), BUSY)
     assert ring.put(record(3))
     assert ring.take()[0] == record(1)
+    assert (ring.batch.more, ring.batch.busy) == (0, 1)
     assert ring.take()[0] == b""
+    assert (ring.batch.more, ring.batch.busy) == (0, 1)
     assert lib.ring_unread(ring.ring) > 0
     ring.submit(busy_at)
     assert ring.take()[0] == record(2) + record(3)
+    assert (ring.batch.more, ring.batch.busy) == (0, 0)
 
 
 def test_a_discarded_record_is_passed_over() -> None:
@@ -128,7 +131,9 @@ def test_no_record_is_cut_when_the_batch_is_full() -> None:
     ring = FakeRing()
     assert all(ring.put(record(number)) for number in range(3))
     assert ring.take(room=136 * 2 + 100) == (record(0) + record(1), 2, 0)
+    assert ring.batch.more
     assert ring.take() == (record(2), 1, 0)
+    assert not ring.batch.more
 
 
 def test_a_loss_stands_before_the_first_record_that_tells_of_it() -> None:
@@ -138,6 +143,7 @@ def test_a_loss_stands_before_the_first_record_that_tells_of_it() -> None:
     assert ring.put(record(3, lost=5))
     assert ring.put(record(4, cpu=1, lost=2))
     assert ring.take() == (record(1), 1, 0)
+    assert ring.batch.more
     assert ring.take() == (record(2, lost=5) + record(3, lost=5), 2, 5)
     assert ring.take() == (record(4, cpu=1, lost=2), 1, 2)
 
