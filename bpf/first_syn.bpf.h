@@ -6,16 +6,22 @@
 #include "report.bpf.h"
 #include "watch.bpf.h"
 
-static __always_inline int on_first_syn(const struct sock *sk)
+/* The entry of a socket whose first SYN this is; NULL if it is a later one, or nobody's. */
+static __always_inline struct sock_state *awaits_first_syn(const struct sock *sk)
 {
-	struct sock_state *state = state_of(sk), *whole;
+	struct sock_state *state = state_of(sk);
+
+	return state && state->phase & PHASE_ATTEMPT && !state->started ? state : NULL;
+}
+
+/* Its connection has its ends by now. */
+static __always_inline void tell_first_syn(const struct sock *sk, struct sock_state *state)
+{
+	struct sock_state *whole;
 	struct sock *parent;
 
-	if (!state || !(state->phase & PHASE_ATTEMPT) || state->started)
-		return 0;
 	state->started = bpf_ktime_get_ns();
 	state->phase |= PHASE_SYN_LEFT;
-	take_tuple(&state->conn, sk);
 	if (BPF_CORE_READ(tcp_sk(sk), fastopen_req))
 		state->conn.flags |= CONN_FASTOPEN;
 	parent = state->conn.subflow_of ? subflow_parent(sk) : NULL;
@@ -33,6 +39,16 @@ static __always_inline int on_first_syn(const struct sock *sk)
 	know_ports(sk, &state->conn);
 	if (matched(sk, state))
 		report_connect(state);
+}
+
+static __always_inline int on_first_syn(const struct sock *sk)
+{
+	struct sock_state *state = awaits_first_syn(sk);
+
+	if (!state)
+		return 0;
+	take_tuple(&state->conn, sk);
+	tell_first_syn(sk, state);
 	return 0;
 }
 

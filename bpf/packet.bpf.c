@@ -4,6 +4,34 @@
 #include "hello.bpf.h"
 #include "message.bpf.h"
 #include "nat.bpf.h"
+#include "first_syn.bpf.h"
+
+/* As on_first_syn(), and what it asks the kernel for is all in `seen`. */
+static __always_inline void on_first_packet(const struct sock *sk, const struct bpf_sock *seen)
+{
+	struct sock_state *state = awaits_first_syn(sk);
+	__u32 *local, *remote;
+
+	if (!state)
+		return;
+	barrier_var(state);
+	local = (__u32 *)state->conn.local_addr;
+	remote = (__u32 *)state->conn.remote_addr;
+	if (seen->family == AF_INET6) {
+		local[0] = seen->src_ip6[0];
+		local[1] = seen->src_ip6[1];
+		local[2] = seen->src_ip6[2];
+		local[3] = seen->src_ip6[3];
+	} else {
+		put_v4(state->conn.local_addr, seen->src_ip4);
+	}
+	take_connected(remote, seen);
+	state->conn.local_port = seen->src_port;
+	state->conn.remote_port = bpf_ntohs(seen->dst_port);
+	if (seen->family == AF_INET6 && is_v4(state->conn.remote_addr))
+		state->conn.flags |= CONN_V4_MAPPED;
+	tell_first_syn(sk, state);
+}
 
 /* Apart from the way of all other packets, which has no need of its stack. */
 static __noinline int on_syn(struct __sk_buff *skb)
@@ -16,12 +44,16 @@ static __noinline int on_syn(struct __sk_buff *skb)
 
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
-	if (!sk || !take_layout(&layout, skb, true, true))
+	if (!sk)
+		return 0;
+	address = address_of(sk);
+	if (settings.syn_hook == SYN_PACKET)
+		on_first_packet(address, sk);
+	if (!take_layout(&layout, skb, true, true))
 		return 0;
 	take_connected(asked, sk);
 	if (layout.remote_port == bpf_ntohs(sk->dst_port) && same_address(layout.remote, (const __u8 *)asked))
 		return 0;
-	address = address_of(sk);
 	take_tuple(&conn, address);
 	conn.netns = netns_of(address);
 	report_nat(&conn, layout.remote, layout.remote_port, IPPROTO_TCP_NUMBER);
@@ -108,4 +140,29 @@ int unconnected_v6(struct bpf_sock_addr *context)
 	__u32 addr[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
 
 	return on_unconnected(context, addr, false);
+}
+
+/*
+ * A first SYN that does not come as far as packet_out(), as the host's own filter drops it, or as there is no way for
+ * it. Other packets that are dropped have no socket, or none that is about to connect.
+ */
+static __always_inline int on_dropped(const struct sk_buff *skb)
+{
+	const struct sock *sk = BPF_CORE_READ(skb, sk);
+
+	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_SYN_SENT)
+		return 0;
+	return on_first_syn(sk);
+}
+
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(syn_dropped_btf, const struct sk_buff *skb)
+{
+	return on_dropped(skb);
+}
+
+SEC("raw_tp/kfree_skb")
+int BPF_PROG(syn_dropped_raw, const struct sk_buff *skb)
+{
+	return on_dropped(skb);
 }

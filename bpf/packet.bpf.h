@@ -27,6 +27,8 @@ static __always_inline bool take_layout(struct layout *layout, const struct __sk
 		return false;
 	if (data[0] >> 4 == 4) {
 		length = (data[0] & 15) * 4;
+		if (data[9] != (tcp ? IPPROTO_TCP_NUMBER : IPPROTO_UDP_NUMBER))
+			return false; /* as IPsec has wrapped it */
 		put_v4(layout->remote, *(const __be32 *)(data + (sent ? 16 : 12)));
 	} else {
 		length = 40; /* a packet with further headers in between is not understood, and not told */

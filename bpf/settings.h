@@ -24,6 +24,9 @@ enum filter_bits {
 	BY_MNTNSMAP = 8192,
 };
 
+/* What reports the moment of the first SYN: a hook of its own, or whoever sees it as a packet. */
+enum syn_hook { SYN_UNSEEN = 0, SYN_CONNECT = 1, SYN_PACKET = 2 };
+
 /* What reports the errno of an attempt that ends inside connect(). */
 enum attempt_hook { ATTEMPT_UNSEEN = 0, ATTEMPT_FUNCTION = 1, ATTEMPT_SYSCALL = 2 };
 
@@ -35,7 +38,7 @@ struct settings {
 	__u32 reserved;
 	__u8 family;       /* 4, 6, or 0 for both */
 	__u8 direction;    /* enum direction, or 0 for both */
-	__u8 syn_hook;     /* something reports the moment of the first SYN */
+	__u8 syn_hook;     /* enum syn_hook */
 	__u8 attempt_hook; /* enum attempt_hook */
 	__u8 padding[4];
 };

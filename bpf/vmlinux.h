@@ -254,6 +254,7 @@ struct signal_struct {
 typedef struct refcount_struct refcount_t;
 
 struct sk_buff {
+	struct sock *sk;
 	char cb[48];
 	unsigned int len;
 	union {

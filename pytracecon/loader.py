@@ -93,8 +93,8 @@ def _settle(
 ) -> Loaded:
     """Try, with what `trial` learns on the way, until all that is left works."""
     while True:
-        chosen = {need.name: trial.choose(need, filters.probes) for need in needs}
-        require(needs, chosen, filters.probes, trial)
+        chosen = {need.name: trial.choose(need, filters) for need in needs}
+        require(needs, chosen, filters, trial)
         loaded = _attempt(lib, image, filters, needs, chosen, trial, meanwhile)
         if loaded is not None:
             return loaded

@@ -15,10 +15,10 @@ __all__ = ["fill", "prepare"]
 
 
 def prepare(opened: Objects, filters: Filters, chosen: dict[str, Candidate | None]) -> None:
-    attempts = chosen.get("attempts")
+    syn, attempts = chosen.get("first syn"), chosen.get("attempts")
     opened.maps[".rodata.settings"].initial_value = settings.settings(
         filters,
-        syn_hook=chosen.get("first syn") is not None,
+        syn_hook=wire.SYN_UNSEEN if syn is None else syn.syn_hook,
         attempt_hook=wire.ATTEMPT_UNSEEN if attempts is None else attempts.attempt_hook,
     )
     opened.maps["ring"].max_entries = filters.ring_size

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 RUNGS = ("fentry", "kprobe", "tracepoint")
 
 
+def _always(_filters: Filters) -> bool:
+    return True
+
+
 class Candidate(NamedTuple):
     """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
 
@@ -31,19 +35,17 @@ class Candidate(NamedTuple):
     programs: tuple[str, ...]
     extras: tuple[str, ...] = ()
     either: tuple[str, ...] = ()
+    syn_hook: int = wire.SYN_UNSEEN
     attempt_hook: int = wire.ATTEMPT_UNSEEN
     worker: str | None = None
     loaded: tuple[str, ...] = ()
+    wanted: Callable[[Filters], bool] = _always
 
     @property
     def required(self) -> tuple[str, ...]:
         """What must load."""
         worker = () if self.worker is None else (self.worker,)
         return (*self.programs, *self.loaded, *worker)
-
-
-def _always(_filters: Filters) -> bool:
-    return True
 
 
 class Need(NamedTuple):
@@ -158,9 +160,22 @@ NEEDS = (
     Need(
         "first syn",
         (
-            Candidate("fentry", ("first_syn_fentry",), ("first_syn_again_fentry",)),
-            Candidate("kprobe", ("first_syn_kprobe",)),
-            Candidate("tracepoint", ("first_syn_sockops",)),
+            Candidate(
+                "fentry", ("first_syn_fentry",), ("first_syn_again_fentry",), syn_hook=wire.SYN_CONNECT
+            ),
+            Candidate("kprobe", ("first_syn_kprobe",), syn_hook=wire.SYN_CONNECT),
+            # Where packets are looked at for names; "dns messages" attaches what sees those that leave.
+            *(
+                Candidate(
+                    "tracepoint",
+                    (f"syn_dropped_{kind}",),
+                    loaded=("packet_out",),
+                    syn_hook=wire.SYN_PACKET,
+                    wanted=_of_names,
+                )
+                for kind in ("btf", "raw")
+            ),
+            Candidate("tracepoint", ("first_syn_sockops",), syn_hook=wire.SYN_CONNECT),
         ),
         "latency is measured from connect(), connect events have no local port, deferred fast opens no latency",
         wanted=_of_events,
@@ -301,8 +316,10 @@ NEEDS = (
 )
 
 
-def candidates(need: Need, rung: str) -> tuple[Candidate, ...]:
-    """Those that `--probes` allows: what has no rungs to choose from is taken as it is."""
-    if rung == "auto" or not any(each.rung == rung for each in need.candidates):
-        return need.candidates
-    return tuple(each for each in need.candidates if each.rung == rung)
+def candidates(need: Need, filters: Filters) -> tuple[Candidate, ...]:
+    """Those that `filters` allow: what has no rungs to choose from is taken as it is."""
+    rung = filters.probes
+    found = tuple(each for each in need.candidates if each.wanted(filters))
+    if rung == "auto" or not any(each.rung == rung for each in found):
+        return found
+    return tuple(each for each in found if each.rung == rung)

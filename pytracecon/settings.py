@@ -24,7 +24,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _MAPPED_NETWORK = IPv6Network("::ffff:0:0/96")
 
 
-def settings(filters: Filters, *, syn_hook: bool, attempt_hook: int) -> bytes:
+def settings(filters: Filters, *, syn_hook: int, attempt_hook: int) -> bytes:
     """struct settings."""
     direction = "out" if filters.min_latency_ns else filters.direction
     return wire.layout(wire.SETTINGS).pack(

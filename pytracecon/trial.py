@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytracecon import _libbpf
+    from pytracecon.filters import Filters
 
 __all__ = ["Trial", "outcome", "refuse_whole_rungs", "require"]
 
@@ -29,8 +30,8 @@ class Trial:
         self.waits = {need.name: what for need in NEEDS if (what := need.waits) is not None}
         """Needs whose programs are loaded and not attached yet, and what they wait for."""
 
-    def choose(self, need: Need, rung: str) -> Candidate | None:
-        for candidate in candidates(need, rung):
+    def choose(self, need: Need, filters: Filters) -> Candidate | None:
+        for candidate in candidates(need, filters):
             if not any(name in self.refused for name in candidate.required):
                 return candidate
         return None
@@ -62,14 +63,15 @@ def refuse_whole_rungs(lib: _libbpf.Libbpf, trial: Trial) -> None:
             trial.refuse_rung("fentry", cause)
 
 
-def require(needs: list[Need], chosen: dict[str, Candidate | None], rung: str, trial: Trial) -> None:
+def require(needs: list[Need], chosen: dict[str, Candidate | None], filters: Filters, trial: Trial) -> None:
     """Raise for an essential need that is not met, and for any that the forced rung could meet and does not."""
+    rung = filters.probes
     for need in needs:
         if chosen[need.name] is not None or need.name in trial.waits or not (need.essential or rung != "auto"):
             continue
         cause = next(
             trial.refused[name]
-            for candidate in candidates(need, rung)
+            for candidate in candidates(need, filters)
             for name in candidate.required
             if name in trial.refused
         )
@@ -86,7 +88,8 @@ def outcome(
         for candidate in need.candidates:
             for name in (*candidate.required, *candidate.extras, *candidate.either):
                 if candidate is chosen[need.name] and name in attached:
-                    yield Probe(need.name, candidate.rung, name, attached=True)
+                    if name not in candidate.loaded:  # that is another need's, or run by hand
+                        yield Probe(need.name, candidate.rung, name, attached=True)
                 elif name in trial.refused:
                     yield Probe(need.name, candidate.rung, name, attached=False, detail=str(trial.refused[name]))
                 elif candidate is chosen[need.name] and need.name in trial.waits:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytracecon import Failed
+from pytracecon import Connect, Failed
 from traffic.actor import Actor
 from traffic.end import End, begin_connect, blocked_connect, close, connect, listen, pair
 from traffic.network import Network
@@ -147,6 +147,26 @@ def test_killed_while_it_blocks_in_connect(trace: Trace, beyond: tuple[Network, 
     here, there = beyond
     there.ip("route add blackhole 10.9.0.1/32")
     end = blocked_connect(here.actor("client"), ("10.9.0.2", 80), ("10.9.0.1", 4000)).give_up(kill_its_process)
+    trace.tells(Told(end, SENT, reason="cancelled"))
+
+
+@pytest.mark.parametrize("names", [False, True], ids=["by itself", "with names"])
+@pytest.mark.parametrize("probes", ["auto", "tracepoint"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_syn_that_the_hosts_own_filter_drops_is_told_at_once(
+    traced: Callable[..., Trace], network: Network, client: Actor, address: str, probes: str, names: bool
+) -> None:
+    """It never comes to where packets are looked at, and the process waits."""
+    chain = "add table inet t; add chain inet t out { type filter hook output priority 0; }"
+    network.run("nft", f"{chain}; add rule inet t out tcp dport 80 drop")
+    trace = traced(netns=network.path, probes=probes, names=names)
+    attempt = begin_connect(client, (address, 80), source=(address, 4000))
+    assert attempt.opened.errno == "EINPROGRESS"
+    assert trace.until(lambda events: [event.event for event in events] == ["connect"])
+    (event,) = trace.events
+    assert isinstance(event, Connect)
+    assert (event.pid, event.local_port, event.remote_addr) == (client.pid, 4000, address)
+    end = attempt.give_up(close_it)
     trace.tells(Told(end, SENT, reason="cancelled"))
 
 
