@@ -24,6 +24,8 @@ def prepare(opened: Objects, filters: Filters, chosen: dict[str, Candidate | Non
     opened.maps["ring"].max_entries = filters.ring_size
     opened.maps["socks"].max_entries = filters.max_connections
     opened.maps["watched"].max_entries = filters.max_connections if chosen.get("transitions") else 1
+    for name in _unused(chosen):
+        opened.maps[name].max_entries = 1
     for name in ("conversations", "datagram_sockets"):
         opened.maps[name].max_entries = filters.max_connections if chosen.get("udp sent") else 1
     if not chosen.get("udp sent"):
@@ -35,6 +37,16 @@ def prepare(opened: Objects, filters: Filters, chosen: dict[str, Candidate | Non
     for name, networks in _networks(filters):
         opened.maps[name].max_entries = len(networks) + 1
     pinned.reuse(opened, filters)
+
+
+def _unused(chosen: dict[str, Candidate | None]) -> list[str]:
+    """Tables of programs that are not loaded: what is in one is allocated when it is made."""
+    attempts = chosen.get("attempts")
+    by_kprobe = attempts is not None and attempts.rung == "kprobe"
+    by_call = attempts is not None and attempts.attempt_hook == wire.ATTEMPT_SYSCALL
+    unused = [] if by_kprobe else ["calls"]
+    unused += [] if by_call else ["syscall_attempts", "uring_attempts"]
+    return unused + ([] if chosen.get("transitions") else ["handshakes"])
 
 
 def fill(opened: Objects, filters: Filters) -> None:

@@ -160,9 +160,7 @@ NEEDS = (
     Need(
         "first syn",
         (
-            Candidate(
-                "fentry", ("first_syn_fentry",), ("first_syn_again_fentry",), syn_hook=wire.SYN_CONNECT
-            ),
+            Candidate("fentry", ("first_syn_fentry",), ("first_syn_again_fentry",), syn_hook=wire.SYN_CONNECT),
             Candidate("kprobe", ("first_syn_kprobe",), syn_hook=wire.SYN_CONNECT),
             # Where packets are looked at for names; "dns messages" attaches what sees those that leave.
             *(
