@@ -184,7 +184,8 @@ def test_a_rung_works_where_the_doctor_says_so(told: Any, rung: str) -> None:
     if all(any(column) for column in columns if column):
         with Tracer(probes=rung, **EVERYTHING) as tracer:
             taken = {probe.need: probe.rung for probe in tracer.probes if probe.attached}
-        assert taken == {need.name: candidates(need, Filters.parse(probes=rung, **EVERYTHING))[0].rung for need in wanted}
+        filters = Filters.parse(probes=rung, **EVERYTHING)
+        assert taken == {need.name: candidates(need, filters)[0].rung for need in wanted}
     else:
         with (
             pytest.raises(PytraceconError, match=f"--probes {rung} does not work here"),

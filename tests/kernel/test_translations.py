@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from pytracecon import Close, Connect, ConnectionEvent, Endpoint, Established, Failed
-from traffic.actor import Actor
+from traffic.actor import Actor, TrafficError
 from traffic.end import End, begin_connect, close, connect, listen
 from traffic.network import Network
 from traffic.peers import Ours, tracing
+from traffic.story import Told
 from traffic.trace import Trace
 
 VIRTUAL = {4: "10.99.0.9", 6: "fd99::9"}
@@ -75,6 +76,32 @@ def test_a_refusal_behind_a_rule_tells_who_refused(
     client.do("refused", 2, *to)
     failed = [event for event in trace.settle() if isinstance(event, Failed) and event.pid == client.pid]
     assert [(event.reason, event.nat) for event in failed] == [("refused", Endpoint(REAL[4], 9))] * 2
+
+
+@pytest.mark.parametrize("probes", ["auto", "tracepoint"])
+def test_what_ipsec_wraps_goes_where_it_was_sent(
+    traced: Callable[..., Trace], networks: Callable[[], Network], probes: str
+) -> None:
+    """No port stands in such a packet where one is looked for; and its SYN is one all the same."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    ways = ("src 10.9.0.1 dst 10.9.0.2", "src 10.9.0.2 dst 10.9.0.1")
+    keyless = "mode transport enc ecb(cipher_null) 0x auth digest_null 0x"
+    try:
+        for network, out, back in ((here, *ways), (there, *reversed(ways))):
+            network.ip(
+                *(f"xfrm state add {way} proto esp spi 0x{100 + ways.index(way)} {keyless}" for way in ways),
+                f"xfrm policy add {out} dir out tmpl {out} proto esp mode transport",
+                f"xfrm policy add {back} dir in tmpl {back} proto esp mode transport",
+            )
+    except TrafficError:
+        pytest.skip("no IPsec in this kernel")
+    trace = traced(netns=here.path, probes=probes, names=True)
+    listener = listen(there.actor("server"), "10.9.0.2")
+    near = connect(here.actor("client"), listener.address)
+    close(near, listener.accept())
+    trace.tells(Told(near, "connect established close", ended="local_close"))
+    assert {event.nat for event in of(trace, near)} == {None}
 
 
 def test_the_same_ends_in_two_namespaces_do_not_mix(trace: Trace, networks: Callable[[], Network]) -> None:
