@@ -150,9 +150,11 @@ def test_killed_while_it_blocks_in_connect(trace: Trace, beyond: tuple[Network, 
     trace.tells(Told(end, SENT, reason="cancelled"))
 
 
-@pytest.mark.parametrize("names", [False, True], ids=["by itself", "with names"])
-@pytest.mark.parametrize("probes", ["auto", "tracepoint"])
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.ends
+@pytest.mark.parametrize(("probes", "names"), [("auto", False), ("tracepoint", False), ("tracepoint", True)])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.slow(reason="as the other, and takes as long"))]
+)
 def test_a_syn_that_the_hosts_own_filter_drops_is_told_at_once(
     traced: Callable[..., Trace], network: Network, client: Actor, address: str, probes: str, names: bool
 ) -> None:
