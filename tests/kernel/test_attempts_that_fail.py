@@ -151,7 +151,14 @@ def test_killed_while_it_blocks_in_connect(trace: Trace, beyond: tuple[Network, 
 
 
 @pytest.mark.ends
-@pytest.mark.parametrize(("probes", "names"), [("auto", False), ("tracepoint", False), ("tracepoint", True)])
+@pytest.mark.parametrize(
+    ("probes", "names"),
+    [
+        pytest.param("auto", False, marks=pytest.mark.once),
+        pytest.param("tracepoint", False, marks=pytest.mark.once),
+        ("tracepoint", True),
+    ],
+)
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.slow(reason="as the other, and takes as long"))]
 )
