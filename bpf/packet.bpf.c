@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* What packets tell of names, and of where they really go, at the sockets of this host. These programs see every packet, so they leave early. */
+/*
+ * What packets tell at the sockets of this host: of names, of where they really go, and where no function can be probed of
+ * the first SYN. These programs see every packet, so they leave early.
+ */
 #define TELLS_INLINE
 #include "hello.bpf.h"
 #include "message.bpf.h"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytracecon._libbpf_api import ProgInfo
 from pytracecon._ring import ffi, lib
-from pytracecon.probes import PAIRS
+from pytracecon.probes import PAIRS, REPEATED
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
@@ -70,11 +70,11 @@ class Loaded:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: they stand in for each other, and what none of them saw is found out. Nor do pairs,
-        nor iterators: whoever runs one sees that it did.
+        what comes again, nor iterators: whoever runs one sees that it did.
         """
-        of_pairs = [program.name for pair in self.pairs for program in pair]
+        left_out = REPEATED.union(program.name for pair in self.pairs for program in pair)
         hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
-        names = [probe.name for probe in hooks if probe.need != "states" and probe.name not in of_pairs]
+        names = [probe.name for probe in hooks if probe.need != "states" and probe.name not in left_out]
         return [self.object.programs[name] for name in names]
 
     @property

@@ -25,10 +25,11 @@ def _always(_filters: Filters) -> bool:
 
 
 class Candidate(NamedTuple):
-    """Programs that together meet a need. `extras` are attached where that is possible; one of `either` is.
+    """Programs that together meet a need, of filters that it is `wanted` for. `extras` are attached where that is
+    possible; one of `either` is.
 
-    `loaded` are for whoever runs them later. `worker` is
-    loaded only: two of the programs call it, so that one works when the kernel skips the other.
+    `loaded` are for whoever runs them later, or another need's, which attaches them. `worker` is loaded only: two of
+    the programs call it, so that one works when the kernel skips the other. The hooks are what the kernel side is told.
     """
 
     rung: str
@@ -120,6 +121,10 @@ def _of_flows(filters: Filters) -> bool:
 
 PAIRS = (("first_syn_fentry", "first_syn_again_fentry"),)
 """Programs of one hook, of which the second does what it finds undone: the kernel may have skipped the first."""
+
+REPEATED = frozenset({"syn_dropped_btf", "syn_dropped_raw"})
+"""What the kernel keeps these from comes again: the next SYN is dropped as well. Mostly they run for other packets, of
+which nothing is told."""
 
 WATCHED = frozenset({"state", "retransmit", "reset"})
 """Events for which sockets are watched from their first state on."""

@@ -18,7 +18,7 @@ from pytracecon.errors import MissingPrivilege, TracerClosed, UnsupportedKernel
 from pytracecon.filters import Filters
 from pytracecon.loader import Loaded
 from pytracecon.privileges import CAPABILITIES
-from pytracecon.probes import Probe
+from pytracecon.probes import REPEATED, Probe
 
 EXIT, ABSENT = b"tp_btf/sched_process_exit", b"tp_btf/sched_process_quit"
 
@@ -106,6 +106,18 @@ def test_programs_are_asked_in_one_call_as_one_by_one(load: Callable[[], Loaded]
     assert lib.sum_of_infos(fds, len(fds), ProgInfo.load_time.offset // 8) == sum(info.load_time for info in infos) > 0
     of_pairs = [min(program.info().recursion_misses for program in pair) for pair in loaded.pairs]
     assert loaded.misses() == sum(info.recursion_misses for info in infos) + sum(of_pairs)
+
+
+@pytest.mark.slow(reason="which programs are counted is the same on every kernel that has this rung")
+def test_that_other_packets_are_dropped_unseen_is_nobodys_loss() -> None:
+    """The first SYN is told by the next one, if the kernel skips the program that would have seen it dropped."""
+    filters = Filters.parse(pid=os.getpid(), probes="tracepoint")
+    with contextlib.closing(loader.load(filters)) as loaded:
+        (dropped,) = [probe.name for probe in loaded.probes if probe.need == "first syn" and probe.attached]
+        alone = {program.name for program in loaded.alone}
+    assert dropped in REPEATED
+    assert dropped not in alone
+    assert "packet_out" in alone
 
 
 def test_who_is_closed_asks_no_program(load: Callable[[], Loaded]) -> None:
