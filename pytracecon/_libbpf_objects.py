@@ -126,6 +126,13 @@ class Program:
         """Belongs to the Object: dup it to keep it. OSError while the program is not loaded."""
         return int(self._call("bpf_program__fd"))
 
+    @property
+    def loaded(self) -> bool:
+        """Also while another thread loads the Object."""
+        with suppress(OSError):
+            return self.fd >= 0
+        return False
+
     def info(self) -> ProgInfo:
         return self._object.lib.prog_info(self.fd)
 

@@ -85,6 +85,7 @@ ffibuilder.cdef(
         int go;
     } confined;
 
+    int confined_needed(void);
     confined confined_start(void);
     int confined_end(confined child);
     uintptr_t confined_target(void);

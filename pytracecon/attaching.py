@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from pytracecon.attach import attach
 from pytracecon.errors import LockedDown, MissingBTF, MissingPrivilege, PytraceconError, UnsupportedKernel
+from pytracecon.prepare import fill
 from pytracecon.tasks import Task
 
 if TYPE_CHECKING:
     from pytracecon import _libbpf
+    from pytracecon.filters import Filters
     from pytracecon.meanwhile import Meanwhile
     from pytracecon.objects import Objects
     from pytracecon.probes import Candidate, Need
@@ -47,16 +49,29 @@ def attach_need(
 
 
 class ToLibcs:
-    """Attaches to libcs, in a thread of its own: the first uprobe waits for RCU, 8 to 20 ms, and nothing else does."""
+    """Attaches to libcs, in a thread of its own, as soon as `names` are loaded, which is what it attaches: the first
+    uprobe waits for RCU, 8 to 20 ms, and the kernel has other programs to verify meanwhile.
+    """
 
-    def __init__(self, opened: Objects, candidate: Candidate, meanwhile: Meanwhile) -> None:
+    def __init__(
+        self, opened: Objects, filters: Filters, candidate: Candidate, names: list[str], meanwhile: Meanwhile
+    ) -> None:
         self._opened = opened
+        self._filters = filters
         self._candidate = candidate
+        self._names = names
         self._meanwhile = meanwhile
         self._libcs: LibcUprobes | None = None
         self._cause: PytraceconError | None = None
+        self._begun = False
         self._task = Task("attaches to libcs", self._attach)
-        self.begin = self._task.begin
+
+    def begin_if_loaded(self) -> None:
+        """Again, after it began: nothing."""
+        if not self._begun and self._opened.loaded(self._names):
+            self._begun = True
+            fill(self._opened, self._filters)
+            self._task.begin()
 
     def _attach(self) -> None:
         # Not imported before it is clear that they are wanted: they bring half the standard library along.

@@ -10,6 +10,23 @@ typedef struct {
 
 #define CONFINED_ANSWER 42
 
+/* Of arch/x86/entry/syscalls/syscall_64.tbl, since 56101b69c919 (v6.18). */
+#define UPROBE_CALL 336
+
+/*
+ * Whether it has to be tried. Not where the kernel has the system call of uprobes, which says ENXIO to who calls it by
+ * hand, or EPROTO as of late: with it came 98a89001fcda, which names both, it and that of uretprobes, to seccomp. A process that is filtered
+ * itself makes no such call: a filter may kill for it.
+ */
+static int confined_needed(void)
+{
+#ifdef __x86_64__
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == SECCOMP_MODE_DISABLED)
+		return syscall(UPROBE_CALL) != -1 || (errno != ENXIO && errno != EPROTO);
+#endif
+	return 1;
+}
+
 /* Where the uretprobe is put. */
 __attribute__((noinline, noclone)) static int confined_function(int number)
 {

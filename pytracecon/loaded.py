@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded"]
 
+_UNGUARDED = ("cgroup", "cgroup_skb", "sockops", "uprobe/multi")
+"""Sections, or what they begin with, whose programs the kernel runs even where one interrupts itself: it skips none."""
+
 _MISSES = ProgInfo.recursion_misses.offset // 8
 
 
@@ -49,16 +52,18 @@ class Loaded:
         self._asked_for: list[Probe] = []
         self._asked: list[list[Any]] = []
 
-    def misses(self) -> int:
+    def misses(self) -> tuple[int, int]:
         """How often the kernel skipped a program that nothing stands in for, in all; of a pair, how often both at most.
+        And how often it skipped the first of those that tell of ends.
 
         0 where it does not count that (before 5.12).
         """
         if self._asked_for != self.probes:  # the same ones all the time: then nothing but the calls
-            groups = [[self.alone], *([[program] for program in pair] for pair in self.pairs)]
+            groups = [[self.stand_ins[:1]], [self.alone], *([[program] for program in pair] for pair in self.pairs)]
             self._asked = [[ffi.new("int[]", [each.fd for each in some]) for some in group] for group in groups]
             self._asked_for = list(self.probes)
-        return sum(min(map(_skipped, group)) for group in self._asked)
+        first, *others = [min(map(_skipped, group)) for group in self._asked]
+        return sum(others), first
 
     @property
     def pairs(self) -> list[tuple[_libbpf.Program, ...]]:
@@ -70,23 +75,19 @@ class Loaded:
         """What is attached and leaves a gap when the kernel skips it.
 
         Those of `states` do not: they stand in for each other, and what none of them saw is found out. Nor do pairs,
-        what comes again, nor iterators: whoever runs one sees that it did.
+        what comes again, what the kernel never skips, nor iterators: whoever runs one sees that it did.
         """
         left_out = REPEATED.union(program.name for pair in self.pairs for program in pair)
         hooks = [probe for probe in self.probes if probe.attached and probe.rung != "iterator"]
         names = [probe.name for probe in hooks if probe.need != "states" and probe.name not in left_out]
-        return [self.object.programs[name] for name in names]
+        found = [self.object.programs[name] for name in names]
+        return [each for each in found if not {each.section, each.section.partition("/")[0]}.intersection(_UNGUARDED)]
 
     @property
     def stand_ins(self) -> list[_libbpf.Program]:
-        """What tells of ends."""
+        """What tells of ends. The others stand in for the first."""
         hooks = [probe for probe in self.probes if probe.attached and probe.need == "states"]
         return [self.object.programs[probe.name] for probe in hooks]
-
-    @property
-    def first(self) -> _libbpf.Program | None:
-        """The one that others stand in for."""
-        return next(iter(self.stand_ins), None)
 
     @property
     def audit(self) -> _libbpf.Program | None:

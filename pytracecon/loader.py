@@ -27,7 +27,7 @@ from pytracecon.probes import NEEDS, Candidate, Need
 from pytracecon.trial import Trial, outcome, refuse_whole_rungs, require
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from pytracecon.filters import Filters
 
@@ -123,17 +123,23 @@ def _attempt(
             return None
         prepare(opened, filters, chosen)
         essential = {name for need in needs if need.essential for name in (*wanted[need.name], workers.get(need.name))}
-        if not _load(opened, names, trial, essential, meanwhile):
+        lookups = chosen.get("libc lookups")
+        to_libcs = None
+        if lookups is not None:
+            to_libcs = ToLibcs(opened, filters, lookups, wanted["libc lookups"], meanwhile)
+            on_failure.callback(to_libcs.close)
+
+        def between() -> None:
+            if to_libcs is not None:
+                to_libcs.begin_if_loaded()
+
+        if not _load(opened, names, trial, essential, meanwhile, between):
             return None
         fill(opened, filters)
         for worker in workers.values():
             opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
-        lookups = chosen.get("libc lookups")
-        to_libcs = None if lookups is None else ToLibcs(opened, lookups, meanwhile)
-        if to_libcs is not None:
-            on_failure.callback(to_libcs.close)
-            to_libcs.begin()
+        between()
         for need in needs:
             if not attach_need(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
                 return None
@@ -158,11 +164,18 @@ def _attempt(
     return loaded
 
 
-def _load(opened: Objects, names: set[str], trial: Trial, essential: set[str | None], meanwhile: Meanwhile) -> bool:
+def _load(
+    opened: Objects,
+    names: set[str],
+    trial: Trial,
+    essential: set[str | None],
+    meanwhile: Meanwhile,
+    between: Callable[[], None],
+) -> bool:
     if opened.alone:
         meanwhile.begin()  # it takes the kernel's time, and nobody's CPU
     try:
-        refusals = opened.load(names, _make_ready, meanwhile.look_around, meanwhile.run)
+        refusals = opened.load(names, _make_ready, lambda: meanwhile.run(between), between)
     except UnsupportedKernel as error:
         if not opened.lib.probe_map_type(_RINGBUF):
             raise UnsupportedKernel("this kernel has no BPF ring buffer: Linux 5.8 or later is needed") from error

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytracecon._libbpf import Libbpf
     from pytracecon.libcs import Finder, Libc
     from pytracecon.sandbox import Attempt
@@ -28,7 +30,7 @@ class Meanwhile:
     """
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:
-        self._modules = (*modules, "pytracecon.names.joiner", "pytracecon.uprobes") if names else modules
+        self._modules = ("pytracecon.uprobes", *modules, "pytracecon.names.joiner") if names else modules
         self._modules += (*ALSO,)
         self._names = names
         self._done = False
@@ -38,16 +40,17 @@ class Meanwhile:
         self._failed: Exception | None = None
 
     def make_ready(self, lib: Libbpf) -> None:
-        """To try uretprobes, before anything is loaded. For a kernel that has links of many uprobes.
+        """To try uretprobes if they have to be tried, before anything is loaded. For a kernel that has links of many.
 
         What fails is told to who asks for it.
         """
         if not self._names:
             return
-        from pytracecon.sandbox import Attempt  # noqa: PLC0415 - for those who want names
+        from pytracecon import sandbox  # noqa: PLC0415 - for those who want names
 
         try:
-            self._attempt = Attempt(lib)
+            if sandbox.needed():
+                self._attempt = sandbox.Attempt(lib)
         except Exception as error:  # noqa: BLE001 - libcs() raises it
             self._failed = error
 
@@ -56,8 +59,8 @@ class Meanwhile:
         if self._attempt is not None:
             self._attempt.begin()
 
-    def run(self) -> None:
-        """Again: nothing. What fails is told to who asks for it."""
+    def run(self, between: Callable[[], None]) -> None:
+        """`between` is called after each module. Again: nothing. What fails is told to who asks for it."""
         if self._done:
             return
         self._done = True
@@ -68,6 +71,7 @@ class Meanwhile:
             # Said by the import statement that wants it.
             with contextlib.suppress(Exception):
                 import_module(name)
+            between()
 
     def look_around(self) -> None:
         """For the libcs of this host. Again: nothing. What fails is told to who asks for them."""

@@ -82,11 +82,11 @@ class Objects:
         self,
         names: Collection[str],
         ready: Callable[[Program], None],
-        beside_maps: Callable[[], None],
         meanwhile: Callable[[], None],
+        often: Callable[[], None],
     ) -> list[PytraceconError]:
-        """Create the maps and load the programs of these names, each made ready before. `beside_maps` is called while
-        the first is done, if others have to wait for that, and `meanwhile` while programs are loaded.
+        """Create the maps and load the programs of these names, each made ready before. `meanwhile` is called while
+        programs are loaded, and `often` again and again after that.
 
         What was refused: every object goes on to its first. A leaf of `errors` if there cannot even be the maps.
         """
@@ -99,7 +99,6 @@ class Objects:
             maker.begin()
             for share_of in self._shared_out(names):
                 self._open(share_of, ready)
-            beside_maps()
             maker.result()
             for share in self._shares:
                 for name, each in share.object.maps.items():
@@ -107,11 +106,17 @@ class Objects:
                 share.task.begin()
             try:
                 meanwhile()
+                for share in self._shares:
+                    share.task.wait(often)
             finally:
                 for share in self._shares:
                     share.task.wait()
             outcomes = [self._take(share) for share in self._shares]
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def loaded(self, names: Collection[str]) -> bool:
+        """Whether the kernel has all of these by now, while others may be on their way."""
+        return all(self.programs[name].loaded for name in names)
 
     def _load_alone(self, names: Collection[str], ready: Callable[[Program], None]) -> list[PytraceconError]:
         _choose(self._first, names, ready)
@@ -134,10 +139,10 @@ class Objects:
         self._shares.append(share)
         self._last_to_first.callback(share.close)
         _choose(share.object, names, ready)
+        self.programs |= {name: share.object.programs[name] for name in names}
 
     def _take(self, share: _Share) -> PytraceconError | None:
-        """Its programs are ours now. What was refused of them; whatever else failed is raised."""
-        self.programs |= {name: share.object.programs[name] for name in share.names}
+        """What was refused of its programs; whatever else failed is raised."""
         try:
             share.task.result()
         except PytraceconError as refused:

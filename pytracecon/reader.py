@@ -267,10 +267,8 @@ class Reader:
         Of the first of two, those are no losses that the second stood in for. It counts them, after the kernel did.
         """
         self._misses_asked = time.monotonic_ns()
-        self._missed = self._loaded.misses()
-        first = self._loaded.first
-        if first is not None:
-            self._passed_by = first.info().recursion_misses - sum(self._pages.column("stood_in"))
+        self._missed, first = self._loaded.misses()
+        self._passed_by = first - sum(self._pages.column("stood_in"))
 
     def _lost(self, count: int, where: str, at: int, offset: int) -> Lost:
         start, end = min(self._known_until, at), max(self._known_until, at)
@@ -284,9 +282,13 @@ class Reader:
 
     def wait(self, timeout: float | None) -> None:
         """Rest until there is something to read or to do, `wake()` was called, or `timeout` seconds are over."""
+        left = NAP - (time.monotonic_ns() - self._looked) / SECOND
+        if left <= 0 and self._ring.unread():
+            return
         timeout = self.until_due(timeout)
         begin = time.monotonic()
-        self._nap(timeout)
+        if left > 0 and self._nap(left if timeout is None else min(left, timeout)):
+            return
         if timeout is not None:
             timeout -= time.monotonic() - begin
             if timeout <= 0:
@@ -294,25 +296,28 @@ class Reader:
         # The kernel side may have looked at the word just before it was written: the first sleep is a short one.
         if self.rest(wire.ASLEEP):
             first = NAP if timeout is None else min(NAP, timeout)
-            if not self.epoll.poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
+            if not self._poll(first) and self.rest(wire.ASLEEP) and (timeout is None or timeout > first):
                 # What is to be done may have changed meanwhile, without a wake-up: the reader was awake.
-                self.epoll.poll(self.until_due(None if timeout is None else timeout - first))
+                self._poll(self.until_due(None if timeout is None else timeout - first))
         self._pages.rest(wire.AWAKE)
-        self.calm()
 
-    def _nap(self, timeout: float | None) -> None:
-        """What is left of a short rest since the last look, ended early only by a ring that fills or by `wake()`.
+    def _nap(self, seconds: float) -> bool:
+        """What is left of a short rest since the last look, ended early only by a ring that fills or by `wake()`: True.
 
         What came meanwhile waits for its end: where connections come one by one every few microseconds there is always
         something to read, and to read it so would cost more than to make it.
         """
-        left = NAP - (time.monotonic_ns() - self._looked) / SECOND
-        if timeout is not None:
-            left = min(left, timeout)
         self._pages.rest(wire.NAPS)
-        if left > 0 and self._ring.unread() < self._much:
-            self.epoll.poll(left)
+        ended = self._ring.unread() >= self._much or self._poll(seconds)
         self._pages.rest(wire.AWAKE)
+        return ended
+
+    def _poll(self, seconds: float | None) -> bool:
+        """Whether there was a reason to wake up before."""
+        ready = self.epoll.poll(seconds)
+        if any(descriptor == self._wake for descriptor, _ in ready):
+            self.calm()
+        return bool(ready)
 
     def audit(self) -> None:
         """Before detaching: have ends counted that the kernel kept from all programs that would have told of them.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytracecon import wire
 from pytracecon._ring import ffi, lib
@@ -18,8 +17,7 @@ ROOM = 1 << 18
 """Bytes of records that one call takes at most."""
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Whole records in a row. `lost` records are missing before the first of them."""
 
     data: memoryview

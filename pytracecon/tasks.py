@@ -13,6 +13,7 @@ __all__ = ["Task"]
 
 _BEGINS_WITHIN = 10.0  # seconds
 _LOOK_AGAIN = 0.05
+_OFTEN = 0.002
 
 
 class Task:
@@ -40,11 +41,16 @@ class Task:
             self._ended = True
             self._end.release()
 
-    def wait(self) -> None:
-        """Until it is done, if it was begun at all; also where an exception (Ctrl-C) came up as it was begun."""
+    def wait(self, often: Callable[[], None] | None = None) -> None:
+        """Until it is done, if it was begun at all; also where an exception (Ctrl-C) came up as it was begun.
+
+        Meanwhile `often` is called, every few milliseconds.
+        """
         until = time.monotonic() + _BEGINS_WITHIN
         while self._began and not self._ended and (self._runs or time.monotonic() < until):
-            self._end.acquire(timeout=_LOOK_AGAIN)
+            if often is not None:
+                often()
+            self._end.acquire(timeout=_LOOK_AGAIN if often is None else _OFTEN)
 
     def result(self) -> None:
         """Wait, and raise what it raised."""

@@ -120,7 +120,10 @@ class LibcUprobes:
     def try_in_a_sandbox(self) -> None:
         """Raises UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines."""
         link: _Link | None = self._meanwhile.tried()
-        self._links[0, 0] = [sandbox.try_one(self._probes.attach_return) if link is None else link]
+        if link is None and sandbox.needed():
+            link = sandbox.try_one(self._probes.attach_return)
+        if link is not None:
+            self._links[0, 0] = [link]
 
     def attach(self) -> None:
         """To every libc that is in use now. The reason, if not one of them can be."""

@@ -8,10 +8,9 @@ nobody else one, nor does a user, nor do processes that come and go.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from sys import getsizeof
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pytracecon.names.history import Run, kept, listed
 from pytracecon.names.records import ProcessKey
@@ -26,8 +25,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How many claims are kept, a name for an address being one: some 0.4 KiB each, so 50 MB when all is full."""
 
     process: int = 4_096

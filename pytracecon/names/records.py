@@ -6,7 +6,6 @@ Times are nanoseconds of the kernel's monotonic clock. An address is sixteen byt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pytracecon.lazy_dataclass import lazy_dataclass
@@ -21,8 +20,7 @@ class ProcessKey(NamedTuple):
     born: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(NamedTuple):
     """The process that asks for a name, and the thread of it that does if that is not the main one."""
 
     process: ProcessKey

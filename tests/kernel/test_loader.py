@@ -105,7 +105,8 @@ def test_programs_are_asked_in_one_call_as_one_by_one(load: Callable[[], Loaded]
     # None was skipped here, so that all of them say 0: another number shows that it is the right place.
     assert lib.sum_of_infos(fds, len(fds), ProgInfo.load_time.offset // 8) == sum(info.load_time for info in infos) > 0
     of_pairs = [min(program.info().recursion_misses for program in pair) for pair in loaded.pairs]
-    assert loaded.misses() == sum(info.recursion_misses for info in infos) + sum(of_pairs)
+    skipped = sum(info.recursion_misses for info in infos) + sum(of_pairs)
+    assert loaded.misses() == (skipped, loaded.stand_ins[0].info().recursion_misses)
 
 
 @pytest.mark.slow(reason="which programs are counted is the same on every kernel that has this rung")
@@ -117,7 +118,8 @@ def test_that_other_packets_are_dropped_unseen_is_nobodys_loss() -> None:
         alone = {program.name for program in loaded.alone}
     assert dropped in REPEATED
     assert dropped not in alone
-    assert "packet_out" in alone
+    assert "packet_out" not in alone, "the kernel lets these interrupt themselves"
+    assert "connect_enter" in alone
 
 
 def test_who_is_closed_asks_no_program(load: Callable[[], Loaded]) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import signal
+import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +18,7 @@ from typing import Any
 import pytest
 
 from pytracecon import _libbpf, loader, sandbox, tasks
+from pytracecon.errors import UnsupportedKernel
 from pytracecon.filters import Filters
 from pytracecon.kernel_types import FewTypes, chosen_ahead
 from pytracecon.loader import Loaded
@@ -20,6 +26,7 @@ from pytracecon.meanwhile import Meanwhile
 from pytracecon.sandbox import Attempt
 from pytracecon.tasks import Task
 from pytracecon.uprobe_multi import MultiLink
+from pytracecon.uprobes import LibcUprobes
 
 FILTERS = Filters.parse(pid=os.getpid())
 TWO_CPUS = pytest.mark.slow(reason="in guests, tests have one CPU, and that loads one object")
@@ -83,7 +90,6 @@ def test_types_that_are_chosen_ahead_are_for_who_loads_meanwhile() -> None:
 def test_a_uretprobe_is_tried_while_python_imports_and_not_when_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who registers the first uprobe waits for RCU: the libcs would, once more."""
     begun: list[bool] = []
     result = Attempt.result
 
@@ -91,9 +97,55 @@ def test_a_uretprobe_is_tried_while_python_imports_and_not_when_it_is_asked_for(
         begun.append(attempt.begun)
         return result(attempt)
 
+    monkeypatch.setattr(sandbox, "needed", lambda: True)
     monkeypatch.setattr(Attempt, "result", noted)
     code_here()
     assert begun == [True]
+
+
+def test_a_uretprobe_is_tried_unless_the_kernel_says_that_it_would_pass() -> None:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    assert found is not None
+    assert sandbox.needed() == ((int(found[1]), int(found[2])) < (6, 18))
+    try:
+        Attempt(_libbpf.open_library()).result().close()
+    except UnsupportedKernel:
+        assert sandbox.needed()
+
+
+def test_who_is_filtered_makes_no_system_call_that_a_filter_may_kill_for() -> None:
+    asks = "import ctypes; ctypes.CDLL(None).syscall(336)"
+    assert filtered(asks).returncode == (-signal.SIGSYS if sandbox.needed() else 0)
+    assert filtered("from pytracecon.sandbox import needed; print(needed())").stdout == "True\n"
+
+
+def filtered(program: str) -> subprocess.CompletedProcess[str]:
+    """Run by a Python that may make no system call that is newer than it."""
+    load_number, jump_if_less, allow, kill = 0x20, 0x35, 0x7FFF0000, 0x80000000
+    code = struct.pack("=HBBI", load_number, 0, 0, 0) + struct.pack("=HBBI", jump_if_less, 1, 0, 336)
+    code += struct.pack("=HBBI", 6, 0, 0, allow) + struct.pack("=HBBI", 6, 0, 0, kill)
+    confine = (
+        f"import ctypes; code = ctypes.create_string_buffer({code!r}, {len(code)}); libc = ctypes.CDLL(None)\n"
+        "class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('code', ctypes.c_void_p)]\n"
+        f"program = Program({len(code) // 8}, ctypes.addressof(code))\n"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0\n"
+    )
+    return subprocess.run([sys.executable, "-c", confine + program], check=False, text=True, stdout=subprocess.PIPE)
+
+
+@TWO_CPUS
+def test_libcs_are_attached_to_while_the_kernel_verifies_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who registers the first uprobe waits for RCU: nobody waits for that alone."""
+    there: list[bool] = []
+    attach = LibcUprobes.attach
+
+    def noted(libcs: LibcUprobes) -> None:
+        there.append("pytracecon: loads programs" in [each.name for each in threading.enumerate()])
+        attach(libcs)
+
+    monkeypatch.setattr(LibcUprobes, "attach", noted)
+    code_here()
+    assert there == [True]
 
 
 def test_a_trial_that_nobody_begins_leaves_no_child(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -494,7 +494,7 @@ def test_where_all_is_full_who_has_some_makes_room_for_its_own() -> None:
 
 def test_limits_hold_with_the_defaults(host: Host) -> None:
     for pid in range(20):
-        asker = replace(CURL, process=ProcessKey(pid, 1))
+        asker = CURL._replace(process=ProcessKey(pid, 1))
         for number in range(1000):
             host.sends(0, numbered(QUERY, number), asker=asker, local_port=pid)
     assert host.exchanges.waiting == 16_384
