@@ -75,6 +75,14 @@ static __always_inline bool only_after_handshake(int state)
 					1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSING);
 }
 
+/* Of an attempt: its SYN was acknowledged. */
+static __always_inline bool succeeded(const struct sock *sk)
+{
+	const struct tcp_sock *tp = read_tcp(sk);
+
+	return tp && READ_SOCK(tp, bytes_acked);
+}
+
 /* An attempt that both programs did not see succeed: it did not fail for that. */
 static __always_inline void on_handshake_unseen(const struct sock *sk, struct sock_state *state)
 {
@@ -190,8 +198,12 @@ static __always_inline int on_destroy(const struct sock *sk)
 		return 0;
 	if (state->phase & PHASE_PENDING && matched(sk, state))
 		report_failed(state, sk, ERROR_UNKNOWN);
-	else if (end_is_missing(state))
-		count_unseen();
+	else {
+		if (state->phase & PHASE_ATTEMPT && succeeded(sk))
+			on_handshake_unseen(sk, state);
+		if (end_is_missing(state))
+			count_unseen();
+	}
 	forget(sk);
 	return 0;
 }

@@ -58,19 +58,30 @@ static __always_inline void write_note(struct change *place, const struct sock *
 }
 
 /*
- * There is a free place, the first mostly. Notes that were not looked for, as the second program was skipped, stay: the
- * socket's next change takes their place, and as its memory is soon another one's they do not fill all. If they do,
- * places are used again in turn, the one that was just taken last of all.
+ * All places are free mostly. Notes that were not looked for, as the second program was skipped, stay: the socket's next
+ * change ends them, wherever they are, or it would be taken for them some day. As a socket's memory is soon another
+ * one's they do not fill all. If they do, places are used again in turn, the one that was just taken last of all.
  */
 static __always_inline void note(const struct sock *sk, int to)
 {
 	struct notes *own = own_notes();
+	__u64 taken = 0;
 	int at;
 
 	if (!own)
 		return;
+	for (at = 0; at < NOTES; at++)
+		taken |= own->of[at].sk;
+	if (LIKELY(!taken)) {
+		write_note(&own->of[0], sk, to);
+		return;
+	}
 	for (at = 0; at < NOTES; at++) {
-		if (LIKELY(!own->of[at].sk || own->of[at].sk == (__u64)sk)) {
+		if (own->of[at].sk == (__u64)sk)
+			own->of[at].sk = 0;
+	}
+	for (at = 0; at < NOTES; at++) {
+		if (!own->of[at].sk) {
 			write_note(&own->of[at], sk, to);
 			return;
 		}
