@@ -22,11 +22,11 @@ ALSO: list[str] = []
 
 
 class Meanwhile:
-    """Where names are wanted it looks for the libcs of this host; then it imports modules, the heaviest first.
+    """If names are wanted it looks for the libcs of this host; then it imports modules, first what attaches to them.
 
-    After that one it tries uretprobes. Whoever registers a uprobe waits for RCU, 8 to 20 ms, but who does so within a
-    grace period of another does not: the kernel's dup_mmap_sem is still its writers' (kernel/events/uprobes.c). So the
-    trial is to be done just before libcs are attached to, and not long before.
+    After that one it tries uretprobes, where they have to be tried. Whoever registers a uprobe waits for RCU, 8 to 20
+    ms, but who does so within a grace period of another does not: the kernel's dup_mmap_sem is still its writers'
+    (kernel/events/uprobes.c). So the trial is to be done just before libcs are attached to, and not long before.
     """
 
     def __init__(self, modules: tuple[str, ...], *, names: bool) -> None:

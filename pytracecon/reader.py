@@ -322,10 +322,10 @@ class Reader:
     def audit(self) -> None:
         """Before detaching: have ends counted that the kernel kept from all programs that would have told of them.
 
-        Programs that were never skipped have missed none.
+        Also where it says that it skipped none: on 6.18 it was seen to call no program for a few microseconds.
         """
         audit = self._loaded.audit
-        if audit is not None and any(program.info().recursion_misses for program in self._loaded.stand_ins):
+        if audit is not None:
             run(audit, struct.pack("=I", self._loaded.object.maps["socks"].fd))
 
     def settle(self, form: Form[T]) -> list[T]:
