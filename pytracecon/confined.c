@@ -14,9 +14,9 @@ typedef struct {
 #define UPROBE_CALL 336
 
 /*
- * Whether it has to be tried. Not where the kernel has the system call of uprobes, which says ENXIO to who calls it by
- * hand, or EPROTO as of late: with it came 98a89001fcda, which names both, it and that of uretprobes, to seccomp. A process that is filtered
- * itself makes no such call: a filter may kill for it.
+ * Whether it has to be tried. Not where the kernel has the system call of uprobes, which says ENXIO or EPROTO to who
+ * calls it by hand: with it came 98a89001fcda, and seccomp lets both pass, it and that of uretprobes. A process that is
+ * filtered itself makes no such call: a filter may kill for it.
  */
 static int confined_needed(void)
 {
