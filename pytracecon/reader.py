@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from pytracecon import wire
 from pytracecon.builder import Builder
 from pytracecon.clock import SECOND, wall_offset
+from pytracecon.errors import PytraceconError
 from pytracecon.events import Event, Lost
 from pytracecon.iterators import run
+from pytracecon.logs import warn
 from pytracecon.ring import Batch, Ring, SharedPages
 from pytracecon.settings import WAKE_SHARE
 from pytracecon.sweep import sweep_of
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pytracecon.owners.processes import Owners
     from pytracecon.translations import Translations
     from pytracecon.uprobes import LibcUprobes
+
+_LOGGER = "pytracecon.reader"
 
 NAP = 0.025
 """Seconds that a reader rests while traffic flows, so that it reads batches and not single records."""
@@ -325,8 +329,12 @@ class Reader:
         Also where it says that it skipped none: on 6.18 it was seen to call no program for a few microseconds.
         """
         audit = self._loaded.audit
-        if audit is not None:
+        if audit is None:
+            return
+        try:
             run(audit, struct.pack("=I", self._loaded.object.maps["socks"].fd))
+        except (PytraceconError, OSError) as error:  # no file may be left, nor the privilege: it stops all the same
+            warn(_LOGGER, "ends that no program saw are not counted: %s", error)
 
     def settle(self, form: Form[T]) -> list[T]:
         """After detaching: everything that is still in the ring, until the books are closed."""
