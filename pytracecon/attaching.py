@@ -67,7 +67,7 @@ class ToLibcs:
         self._task = Task("attaches to libcs", self._attach)
 
     def begin_if_loaded(self) -> None:
-        """Again, after it began: nothing."""
+        """With the filters' maps filled: nobody's lookup is told that is not wanted. Again, after it began: nothing."""
         if not self._begun and self._opened.loaded(self._names):
             self._begun = True
             fill(self._opened, self._filters)

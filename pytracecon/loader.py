@@ -135,11 +135,13 @@ def _attempt(
 
         if not _load(opened, names, trial, essential, meanwhile, between):
             return None
-        fill(opened, filters)
+        if to_libcs is None:
+            fill(opened, filters)
+        else:
+            to_libcs.begin_if_loaded()
         for worker in workers.values():
             opened.maps["workers"].update(settings.u32(0), settings.u32(opened.programs[worker].fd))
         links: list[_libbpf.Link] = []
-        between()
         for need in needs:
             if not attach_need(opened, need, chosen[need.name], wanted.get(need.name, []), trial, links):
                 return None

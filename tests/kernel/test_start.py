@@ -106,7 +106,7 @@ def test_a_uretprobe_is_tried_while_python_imports_and_not_when_it_is_asked_for(
 def test_a_uretprobe_is_tried_unless_the_kernel_says_that_it_would_pass() -> None:
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     assert found is not None
-    assert sandbox.needed() == ((int(found[1]), int(found[2])) < (6, 18))
+    assert sandbox.needed() == (os.uname().machine != "x86_64" or (int(found[1]), int(found[2])) < (6, 18))
     try:
         Attempt(_libbpf.open_library()).result().close()
     except UnsupportedKernel:
