@@ -14,7 +14,7 @@ import pytest
 from pytracecon import ConnectionEvent, Lost, Tracer
 from pytracecon._libbpf import Link
 from traffic.actor import Actor
-from traffic.end import Listener, listen, pair
+from traffic.end import Listener, begin_connect, listen, pair
 from traffic.interrupts import pin, steer
 from traffic.network import Network
 from traffic.trace import Trace
@@ -107,6 +107,29 @@ def test_ends_that_no_program_is_called_for_are_counted(
     trace.settle()
     assert trace.tracer.stats.lost == 2
     assert [event.where for event in trace.events if isinstance(event, Lost)] == ["probe"]
+
+
+def test_an_attempt_of_which_neither_success_nor_end_was_seen_is_two_events(
+    traced: Callable[..., Trace], networks: Callable[[], Network]
+) -> None:
+    """That its socket is destroyed is seen, and that its SYN had been acknowledged by then."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    listener = listen(there.actor("server"), "10.9.0.2")
+    trace = traced(netns=here.path)
+    there.ip("route add blackhole 10.9.0.1/32")
+    attempt = begin_connect(here.actor("client"), listener.address)
+    attempt.await_resent()
+    for program in ("state_skipped", "state"):
+        link_of(trace.tracer, program).close()
+    there.ip("route delete blackhole 10.9.0.1/32")
+    near, far = attempt.finish(), listener.accept()
+    near.close()
+    far.close()
+    trace.settle()
+    assert [event.event for event in trace.events if isinstance(event, ConnectionEvent)] == ["connect"]
+    assert trace.tracer.stats.lost == 2
+    assert {event.where for event in trace.events if isinstance(event, Lost)} == {"probe"}
 
 
 def test_what_is_open_when_the_tracer_stops_is_nobodys_loss(
