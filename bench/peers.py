@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import kernel, size
 from bench.load import CPU, compiled
-from bench.tracers import Tracer
+from bench.tracers import Tracer, libbpf_tool
 
 Raw = dict[str, Any]
 
@@ -71,7 +71,7 @@ def sides(python: str) -> tuple[list[Side], dict[str, str]]:
     found = [Side("pytracecon", (python, "-m", "pytracecon"), (python, "-m", "pytracecon", "--help"), ())]
     absent: dict[str, str] = {}
     for name in ("tcplife", "tcpstates"):
-        if program := shutil.which(name):
+        if program := libbpf_tool(name):
             found.append(Side(name, (program,), (program, "--help"), (Path(program),)))
         else:
             absent[name] = "libbpf-tools is not installed"

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -25,6 +26,11 @@ TIMEOUT = 30.0
 _IDLE_FOR = 0.25
 _IDLE_BELOW_NS = 1_000_000
 _SETTLED_WITHIN = 5.0
+
+
+def libbpf_tool(name: str) -> str | None:
+    """Where it is. Debian 13 adds to its name."""
+    return shutil.which(name) or shutil.which(f"{name}-libbpf")
 
 
 def environment() -> dict[str, str]:
@@ -176,7 +182,8 @@ class LibbpfTool(Tracer):
     def __init__(self, folder: Path, *, by_line: bool = False) -> None:
         output = folder / f"{self.name}.txt"
         self._complaints = folder / f"{self.name}.stderr"
-        command = ["stdbuf", "-oL", self.name] if by_line else [self.name]
+        program = libbpf_tool(self.name) or self.name
+        command = ["stdbuf", "-oL", program] if by_line else [program]
         with output.open("wb") as file, self._complaints.open("wb") as complaints:
             super().__init__(command, output, stdout=file, stderr=complaints)
         # Its header stays in stdio's buffer. What it polls is made after it has attached.
@@ -216,7 +223,7 @@ class OnTerminal(Tracer):
     def __init__(self, tool: type[LibbpfTool]) -> None:
         self.name = tool.name
         here, there = pty.openpty()
-        super().__init__([tool.name], Path(os.devnull), stdout=there, stderr=there)
+        super().__init__([libbpf_tool(tool.name) or tool.name], Path(os.devnull), stdout=there, stderr=there)
         os.close(there)
         self._terminal = here
         self.start_s = self.await_line(here, tool.header)

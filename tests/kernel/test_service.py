@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_a_reload_after_the_log_was_moved_goes_on_in_a_new_one(service: Systemd,
 
 def test_who_is_stuck_is_killed_by_the_watchdog_and_started_again(service: Systemd, network: Network) -> None:
     stuck = main_pid(service)
-    subprocess.run(["kill", f"-{signal.SIGSTOP}", str(stuck)], check=True)
+    os.kill(stuck, signal.SIGSTOP)
     await_true(lambda: service.shows(NAME, "NRestarts")["NRestarts"] == "1", "it is started again")
     await_true(lambda: service.shows(NAME, "ActiveState")["ActiveState"] == "active", "it runs again")
     assert main_pid(service) != stuck

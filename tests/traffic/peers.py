@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.tracers import libbpf_tool
 from traffic.actor import DEADLINE
 
 TOP = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ class Peer(Tool):
 
     def __init__(self, name: str, line: str) -> None:
         mount = 'mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec "$@"'
-        super().__init__("unshare", "--mount", "sh", "-c", mount, "sh", name, *line.split())
+        super().__init__("unshare", "--mount", "sh", "-c", mount, "sh", libbpf_tool(name) or name, *line.split())
 
     def await_ready(self) -> None:
         """Nothing tells of it, so look again."""
