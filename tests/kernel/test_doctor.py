@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import _cffi_backend
 import pytest
 
 import pytracecon
@@ -226,9 +227,10 @@ def test_everything_is_tried_and_nothing_stays() -> None:
 @pytest.mark.slow(reason="starts a Python that no kernel has a say in")
 def test_an_ordinary_user_learns_what_is_missing(folder: Path) -> None:
     shutil.copytree(PACKAGE, folder / "pytracecon", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(_cffi_backend.__file__, folder)
     shell(f"chmod -R a+rX {folder}")
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    # A virtual environment may lie where this user cannot look; and no more than the standard library is needed.
+    # A virtual environment may lie where this user cannot look. Besides the standard library only that is needed.
     python = str(Path(sys.executable).resolve())
     told = run("--json", prefix=user, python=python, package=folder / "pytracecon").document()
     assert told["exit_status"] == 77
