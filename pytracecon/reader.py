@@ -326,8 +326,9 @@ class Reader:
     def audit(self) -> None:
         """Before detaching: have ends counted that the kernel kept from all programs that would have told of them.
 
-        Also where it says that it skipped none: on 6.18 it was seen to call no program for a few microseconds. Then it
-        stops all the same if that cannot be done, as no file is left, or not the privilege.
+        Also where it says that it skipped none: there are kernels, changed by who builds them, that call no program
+        while process 1 runs, nor for what an interrupt brings to it, and count nothing. Where none was skipped it stops
+        all the same if that cannot be done, as no file is left, or not the privilege.
         """
         audit = self._loaded.audit
         if audit is None:

@@ -294,8 +294,9 @@ def assert_same_changes(town: Town, lines: list[str]) -> None:
         assert ours[0].replace("C-PID  ", "PID    ").replace("C-COMM", "COMM  ").split() == [
             "TIME" if name == "TIME(s)" else name for name in theirs[0].split()
         ]
-        assert ours[0].index("LADDR") == theirs[0].index("LADDR"), "the columns are as wide"
-        assert ours[0].index("MS") == theirs[0].index("MS")
+        if "-w" not in line:  # that is wider in some versions than in others
+            assert ours[0].index("LADDR") == theirs[0].index("LADDR"), "the columns are as wide"
+            assert ours[0].index("MS") == theirs[0].index("MS")
         their_rows, our_rows = by_ends(comparable(theirs)), by_ends(comparable(ours))
         assert our_rows.keys() == their_rows.keys(), line
         assert their_rows, line

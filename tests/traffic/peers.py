@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench.tracers import libbpf_tool
@@ -107,15 +107,14 @@ class Ours(Tool):
 
 @contextmanager
 def tracing(tools: Iterable[Tool]) -> Iterator[None]:
-    """All of them trace; none outlives this."""
+    """All of them trace; none outlives this, whatever becomes of another."""
     started = list(tools)
-    try:
+    with ExitStack() as stack:
+        for tool in started:
+            stack.callback(tool.end)
         for tool in started:
             tool.await_ready()
         yield
-    finally:
-        for tool in started:
-            tool.end()
 
 
 def _status(pid: int, key: str) -> str:
