@@ -106,6 +106,11 @@ def _rate(raw: Raw) -> float:
 def _bpf_time(raw: list[Raw]) -> Iterator[Row]:
     per_connection: Callable[[Raw], float] = lambda each: each["bpf_ns"] / _connections(each) / 1e3  # noqa: E731
     yield _compared(raw, "BPF time a connection", "µs", per_connection, "goal: 4 µs")
+    runs = {side: median(each[side]["bpf_runs"] / _connections(each[side]) for each in raw) for side in _sides_of(raw)}
+    yield Row("programs run for one", **{side: f"{count:.0f}" for side, count in runs.items()})
+    empty = median(each["empty program"]["run_ns"] for each in raw)
+    measuring = {side: f"{count * empty / 1e3:.2f} µs" for side, count in runs.items()}
+    yield Row("of it, to measure them", **measuring, remarks=f"a program that does nothing is {empty:.0f} ns a run")
 
 
 def _latency(raw: Raw) -> Iterator[Row]:

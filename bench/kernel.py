@@ -7,9 +7,14 @@ import os
 import platform
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
+
+from pytracecon._libbpf import open_library
+from pytracecon.uprobe_multi import RETURN_ZERO
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
 _BPF_ENABLE_STATS = 32
+_RAW_TRACEPOINT = 17
 _TRACEFS = Path("/sys/kernel/tracing")
 
 
@@ -33,6 +38,11 @@ def peak_rss_kb(pid: int) -> int:
 def bpf_run_time_ns(pid: int) -> int:
     """Run time of all BPF programs that the process holds, while the kernel measures it (`BpfStats`)."""
     return sum(_each_once(pid, "prog_id", "run_time_ns").values())
+
+
+def bpf_runs(pid: int) -> int:
+    """How often the kernel ran these programs; from 5.10 on it tells."""
+    return sum(_each_once(pid, "prog_id", "run_cnt").values())
 
 
 def map_bytes(pid: int) -> int:
@@ -74,6 +84,25 @@ class BpfStats:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._handle)
+
+
+class EmptyProgram:
+    """A program that does nothing, at each change of a TCP socket's state while this is open."""
+
+    def __enter__(self) -> Self:
+        self._lib = open_library()
+        self._program = self._lib.prog_load(_RAW_TRACEPOINT, RETURN_ZERO, name="empty")
+        self._link = self._lib.raw_tracepoint_open("inet_sock_set_state", self._program)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._link)
+        os.close(self._program)
+
+    def run_ns(self) -> float:
+        """What `BpfStats` has found for one run: what it costs to measure."""
+        info = self._lib.prog_info(self._program)
+        return float(info.run_time_ns / info.run_cnt)
 
 
 def tracefs_is_mounted() -> bool:

@@ -74,15 +74,18 @@ class Bench:
             tracer.pin()
             tracer.settle()
             cpu_before, bpf_before = kernel.cpu_ns(tracer.pid), kernel.bpf_run_time_ns(tracer.pid)
+            runs_before = kernel.bpf_runs(tracer.pid)
             load = self._generator.run(connections, first)
             tracer.settle()
             cpu_ns = kernel.cpu_ns(tracer.pid) - cpu_before
             bpf_ns = kernel.bpf_run_time_ns(tracer.pid) - bpf_before
+            bpf_runs = kernel.bpf_runs(tracer.pid) - runs_before
             tracer.stop()
             return {
                 "generator": load.as_json(),
                 "cpu_ns": cpu_ns,
                 "bpf_ns": bpf_ns,
+                "bpf_runs": bpf_runs,
                 "rows": tracer.rows(),
                 "rows of the generator": tracer.rows_of(load.pid),
                 "lost": tracer.lost(),
@@ -91,4 +94,7 @@ class Bench:
     def bpf_time(self, connections: int, first: str) -> Raw:
         """The same with the kernel's own measuring of BPF programs, which costs time: apart from the rest."""
         with kernel.BpfStats():
-            return self.cost(connections, first)
+            raw = self.cost(connections, first)
+            with kernel.EmptyProgram() as empty:
+                self._generator.run(connections, first)
+                return raw | {"empty program": {"run_ns": empty.run_ns()}}

@@ -39,7 +39,7 @@ def trial(asked: int, *, found: int, lost: dict[str, int], seconds: float = 1.0)
 def side(rate: int, cpu_ns: int) -> Raw:
     generator = {"pid": 1, "connections": rate, "seconds": 1.0}
     rows = {"rows": 5 * rate, "rows of the generator": 5 * rate}
-    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, **rows, "lost": 0}
+    return {"generator": generator, "cpu_ns": cpu_ns, "bpf_ns": rate * 4000, "bpf_runs": rate * 40, **rows, "lost": 0}
 
 
 COST = {
@@ -48,6 +48,14 @@ COST = {
     "tcpstates": side(8_000, 160_000_000),
     "pytracecon": side(18_000, 90_000_000),
 }
+
+
+def test_what_measuring_adds_to_the_bpf_time_is_shown_beside_it() -> None:
+    runs = [COST | {"empty program": {"run_ns": run_ns}} for run_ns in (20, 25, 60)]
+    rows = {row[0]: row[1:] for row in tables({"bpf_time": runs})["bpf_time"].rows}
+    assert rows["BPF time a connection"][:3] == ("4.00 µs",) * 3
+    assert rows["programs run for one"][:3] == ("40",) * 3
+    assert rows["of it, to measure them"] == (*("1.00 µs",) * 3, "a program that does nothing is 25 ns a run")
 
 
 @given(limit=st.integers(0, 70_000), step=st.sampled_from([500, 1_000, 2_000]))
