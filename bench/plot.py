@@ -47,7 +47,7 @@ def panels(results: Raw) -> Iterator[Panel]:
             {
                 side: median(each[side]["bpf_ns"] / each[side]["generator"]["connections"] for each in raw) / 1e3
                 for side in raw[0]
-                if side != "nothing"
+                if "bpf_ns" in raw[0][side]
             },
             "{:.1f} µs",
         )

@@ -50,9 +50,13 @@ COST = {
 }
 
 
+def bpf_time(empty_ns: int) -> Raw:
+    return COST | {"empty program": {"run_ns": empty_ns}}
+
+
 def test_what_measuring_adds_to_the_bpf_time_is_shown_beside_it() -> None:
-    runs = [COST | {"empty program": {"run_ns": run_ns}} for run_ns in (20, 25, 60)]
-    rows = {row[0]: row[1:] for row in tables({"bpf_time": runs})["bpf_time"].rows}
+    raw = [bpf_time(run_ns) for run_ns in (20, 25, 60)]
+    rows = {row[0]: row[1:] for row in tables({"bpf_time": raw})["bpf_time"].rows}
     assert rows["BPF time a connection"][:3] == ("4.00 µs",) * 3
     assert rows["programs run for one"][:3] == ("40",) * 3
     assert rows["of it, to measure them"] == (*("1.00 µs",) * 3, "a program that does nothing is 25 ns a run")
@@ -151,7 +155,7 @@ def test_markdown_has_a_cell_for_each_column() -> None:
 
 
 def test_the_longest_bar_fills_its_panel_and_ours_has_a_colour_of_its_own() -> None:
-    drawn = ET.fromstring(plot.svg(list(plot.panels({"cost": [COST], "bpf_time": [COST]}))))  # noqa: S314 - our own
+    drawn = ET.fromstring(plot.svg(list(plot.panels({"cost": [COST], "bpf_time": [bpf_time(25)]}))))  # noqa: S314 - our own
     bars = drawn.findall("{http://www.w3.org/2000/svg}rect")
     widths = [float(bar.attrib["width"]) for bar in bars]
     assert widths[0] == plot.ROOM, "nothing traces: the whole rate"
