@@ -88,6 +88,7 @@ def stages() -> list[Stage]:
         Stage("kernel", [PYTHON, "-m", "pytest", "tests/kernel"], pytest=True),
         *(Stage(f"vm-{kernel}", [PYTHON, "tests/vm/guest.py", kernel], pytest=True, guest=True) for kernel in KERNELS),
         Stage("long", [PYTHON, "-m", "pytest", "-m", "long", "tests/unit", "tests/kernel"], pytest=True, long=True),
+        Stage("bare", [PYTHON, "-m", "pytest", "tests/bare"], pytest=True, long=True),
         Stage("fuzz", [PYTHON, "tests/fuzz"], long=True),
         *(
             Stage(
