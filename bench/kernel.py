@@ -41,7 +41,7 @@ def bpf_run_time_ns(pid: int) -> int:
 
 
 def bpf_runs(pid: int) -> int:
-    """How often the kernel ran these programs; from 5.10 on it tells."""
+    """How often the kernel ran these programs, while it measures."""
     return sum(_each_once(pid, "prog_id", "run_cnt").values())
 
 

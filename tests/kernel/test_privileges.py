@@ -125,7 +125,7 @@ class Command:
 
     def kill(self) -> None:
         """And what it runs, which has its pipes too."""
-        with suppress(ProcessLookupError):
+        if self.process.returncode is None:  # nobody has waited for it: its number is nobody else's
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
