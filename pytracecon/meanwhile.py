@@ -66,11 +66,11 @@ class Meanwhile:
         self._done = True
         self.look_around()
         for place, name in enumerate(self._modules):
-            if place == 1:
-                self.begin()
             # Said by the import statement that wants it.
             with contextlib.suppress(Exception):
                 import_module(name)
+            if place == 0:  # before what `between` may begin, which asks for it
+                self.begin()
             between()
 
     def look_around(self) -> None:
