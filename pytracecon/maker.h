@@ -141,13 +141,16 @@ static PyObject *conn_of(maker *self, uint64_t id)
 	return Py_NewRef(place->text);
 }
 
+/* Here and below: no function is called while an error is set, which would become another one. */
 static PyObject *address_of(maker *self, const uint8_t *raw)
 {
 	struct kept_address *place = &self->addresses[address_bit((const char *)raw) % ADDRESSES_KEPT];
 
 	if (!place->text || memcmp(place->raw, raw, 16)) {
-		PyObject *text = PyObject_CallFunction(self->address, "y#", (const char *)raw, (Py_ssize_t)16);
+		PyObject *text = NULL;
 
+		if (!PyErr_Occurred())
+			text = PyObject_CallFunction(self->address, "y#", (const char *)raw, (Py_ssize_t)16);
 		if (!text)
 			return NULL;
 		memcpy(place->raw, raw, 16);
@@ -163,8 +166,10 @@ static PyObject *answer_of(maker *self, PyObject *function, uint64_t which, uint
 	struct answer *place = &self->answers[mixed(key) % ANSWERS];
 
 	if (!place->value || place->key != key) {
-		PyObject *value = PyObject_CallFunction(function, "K", (unsigned long long)number);
+		PyObject *value = NULL;
 
+		if (!PyErr_Occurred())
+			value = PyObject_CallFunction(function, "K", (unsigned long long)number);
 		if (!value)
 			return NULL;
 		place->key = key;

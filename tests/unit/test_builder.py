@@ -132,6 +132,8 @@ def outcome(make: Any, batch: bytes) -> Any:
 @example(of_kind(200))
 @example(record("connect", protocol=200))
 @example(record("flow", app=9))
+@example(record("flow", ended=200))
+@example(record("retransmit", state=200))
 @given(
     st.one_of(
         st.binary(max_size=400),
