@@ -177,7 +177,8 @@ def assert_flat(samples: list[tuple[float, Usage]], *, long: bool) -> None:
     """`long` enough that a slope says something: the first half fills what has a limit of its own."""
     first = samples[0][1]
     assert {usage.descriptors for _, usage in samples} == {first.descriptors}
-    assert {usage.threads for _, usage in samples} == {first.threads}
+    # Where a library of somebody else's goes, a few threads let go of it, and end.
+    assert min(usage.threads for _, usage in samples[len(samples) // 2 :]) == first.threads
     assert {usage.memlock for _, usage in samples} == {first.memlock}
     assert all(usage.elements.get("socks", 0) <= AT_ONCE for _, usage in samples), "all connections are over"
     assert all(usage.pss < 200 * MEGABYTE for _, usage in samples)
