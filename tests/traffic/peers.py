@@ -17,6 +17,11 @@ from traffic.actor import DEADLINE
 TOP = Path(__file__).parents[2]
 
 
+def as_wide_as_ours(name: str) -> bool:
+    """With -w: the tools of Debian 13, which have other names, are wider."""
+    return not (libbpf_tool(name) or "").endswith("-libbpf")
+
+
 class Tool:
     """A process that traces, once `await_ready` returns."""
 
