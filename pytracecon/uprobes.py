@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytracecon import sandbox, wire
@@ -13,6 +12,7 @@ from pytracecon.errors import PytraceconError
 from pytracecon.libcs import Libc
 from pytracecon.logs import INFO, is_heard, logger, warn
 from pytracecon.uprobe_multi import MultiLink
+from pytracecon.visits import Visits
 
 if TYPE_CHECKING:
     from pytracecon.meanwhile import Meanwhile
@@ -22,10 +22,9 @@ __all__ = ["LibcUprobes"]
 
 _LOGGER = "pytracecon.uprobes"
 
-_LOADED_WITHIN = 100_000_000
-"""Nanoseconds after a program's start at which its loader will have mapped the libraries: then they are looked at."""
-_LOOKS = 4096
 _TIDY_EVERY = 60_000_000_000
+_AGAIN_AFTER = 1_000_000_000
+"""Nanoseconds, where there was no descriptor left to look around with."""
 _AT_ONCE = 16
 
 
@@ -110,7 +109,8 @@ class LibcUprobes:
         self._links: dict[tuple[int, int], list[_Link]] = {}
         self._tidied = time.monotonic_ns()
         self._pid = os.getpid()
-        self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
+        self._visits = Visits(self._finder)
+        self._hindered_until = 0
         self._refused: PytraceconError | None = None
         self.attached = 0
         """libcs in which lookups are seen."""
@@ -138,26 +138,29 @@ class LibcUprobes:
 
     def started(self, pid: int, now: int) -> None:
         """A program that is new, or may have a libc that is."""
-        self._take(self._finder.of_program(pid))
-        self._looks.append((now + _LOADED_WITHIN, pid))
+        self._visits.started(pid, now)
 
     @property
     def deadline(self) -> int | None:
-        """When a program is to be looked at again: by now its libraries are mapped."""
-        return self._looks[0][0] if self._looks else None
+        """When a program is to be looked at: as it is new, or as by then its libraries are mapped."""
+        return self._visits.deadline
 
     def look(self) -> None:
         """At the programs whose time has come, and at processes that there was no time for at the start."""
+        self._visits.make(self._take)
         now = time.monotonic_ns()
-        while self._looks and self._looks[0][0] <= now:
-            _, pid = self._looks.popleft()
-            self._take(self._finder.mapped_by(pid))
-        if self._finder.unfinished:
-            self._take(self._finder.of_this_host())
-        if now - self._tidied > _TIDY_EVERY:
-            self._tidied = now
-            # As long as a uprobe is in a file, its file system cannot be unmounted.
-            self._close([link for libc in self._finder.unused() for link in self._links.pop(libc, [])])
+        if now < self._hindered_until:
+            return
+        try:
+            if self._finder.unfinished:
+                self._take(self._finder.of_this_host())
+            if now - self._tidied > _TIDY_EVERY:
+                # As long as a uprobe is in a file, its file system cannot be unmounted.
+                self._close([link for libc in self._finder.unused() for link in self._links.pop(libc, [])])
+                self._tidied = now
+        except OSError as error:
+            self._hindered_until = now + _AGAIN_AFTER
+            warn(_LOGGER, "C libraries are not looked for now: %s", error)
 
     def _take(self, libcs: list[Libc]) -> None:
         for libc in libcs:
