@@ -55,12 +55,13 @@ def held() -> Held:
 
 def held_by(pid: int | str) -> Held:
     """By a process, as its number or name in /proc."""
-    text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
-    status = dict(line.split(":\t", 1) for line in text.splitlines())
+    # Lines end in newlines only: whatever else ends one for Python may be in a process's name.
+    lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")
+    status = {key: value for key, _, value in (line.partition(b":\t") for line in lines)}
     effective, permitted, inheritable, bounding, ambient = (
-        int(status[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Bnd", "Amb")
+        int(status[b"Cap%b" % name], 16) for name in (b"Eff", b"Prm", b"Inh", b"Bnd", b"Amb")
     )
-    return Held(effective, permitted, inheritable, bounding, ambient, status["NoNewPrivs"] == "1")
+    return Held(effective, permitted, inheritable, bounding, ambient, status[b"NoNewPrivs"] == b"1")
 
 
 def now() -> frozenset[str]:

@@ -8,9 +8,10 @@ which is found by trying: the kernel says that something is not permitted before
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytracecon import capabilities
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytracecon._libbpf import Program
     from pytracecon.loader import Loaded
 
-__all__ = ["READING", "SERVICE_DETAILS", "TABLE", "Upkeep", "of_attaching", "upkeep"]
+__all__ = ["READING", "SERVICE_DETAILS", "TABLE", "Upkeep", "of_attaching", "upkeep", "users_engines"]
 
 READING = "reading"
 """No need: what each run does."""
@@ -62,7 +63,7 @@ _NAMES_OF_CONTAINERS = Upkeep(
     "container names", ("CAP_DAC_OVERRIDE",), "containers that users' own engines run have no names"
 )
 _EVERY_CALL = Upkeep(READING, ("CAP_BPF",), "this kernel answers no bpf() call", vital=True)
-_ENGINES_OF_USERS = ("*/podman/podman.sock", "*/docker.sock")
+_ENGINES_OF_USERS = ("podman/podman.sock", "docker.sock")
 _LAST = "CAP_SYS_ADMIN"
 _FOR_ATTACHING = ((), ("CAP_PERFMON",), ("CAP_BPF", "CAP_PERFMON"), (_LAST,))
 _DENIED = (errno.EPERM, errno.EACCES)
@@ -79,10 +80,26 @@ def upkeep(loaded: Loaded, users: str = "/run/user") -> Iterator[Upkeep]:
     for each in TABLE:
         if (trying := _attaching(loaded, each.need)) is not None:
             yield each._replace(capabilities=tuple(dict.fromkeys((*each.capabilities, *of_attaching(trying)))))
-    if any(probe.need == "programs" and probe.attached for probe in loaded.probes) and any(
-        found for pattern in _ENGINES_OF_USERS for found in Path(users).glob(pattern)
-    ):
+    if any(probe.need == "programs" and probe.attached for probe in loaded.probes) and users_engines(users):
         yield _NAMES_OF_CONTAINERS
+
+
+def users_engines(users: str) -> list[str]:
+    """The sockets at which users' own engines may listen. A folder is its user's, who may put anything there."""
+    try:
+        folders = os.listdir(users)
+    except OSError:
+        return []
+    places = ((folder, f"{users}/{folder}/{engine}") for folder in folders for engine in _ENGINES_OF_USERS)
+    return [path for user, path in places if _is_socket_of(user, path)]
+
+
+def _is_socket_of(user: str, path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:  # nothing is there, or a link that leads nowhere, or is too long
+        return False
+    return stat.S_ISSOCK(found.st_mode) and str(found.st_uid) == user
 
 
 def _attaching(loaded: Loaded, need: str) -> Callable[[], object] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from pytracecon.capabilities import Held
 from pytracecon.dropping import named_user
 from pytracecon.errors import InvalidValue
 from pytracecon.probes import NEEDS
-from pytracecon.upkeep import READING, TABLE
+from pytracecon.upkeep import READING, TABLE, users_engines
 
 TOP = Path(__file__).parents[2]
 
@@ -29,6 +31,19 @@ def test_what_this_process_has_is_what_the_kernel_says() -> None:
     status = Path("/proc/self/status").read_text()
     (effective,) = re.findall(r"^CapEff:\s*(\w+)$", status, re.MULTILINE)
     assert capabilities.held().effective == int(effective, 16)
+
+
+@pytest.mark.parametrize("name", [b"a\rCapEff:\t0", b"b\x0cc", b"\xe2\x80\xa8d", b"\xff:\xfe"])
+def test_a_name_of_a_process_says_nothing_of_what_it_may(name: bytes) -> None:
+    before = capabilities.held()
+    comm = Path("/proc/thread-self/comm")
+    own = comm.read_bytes().removesuffix(b"\n")
+    comm.write_bytes(name)
+    try:
+        assert b"\nName:\t" + name in b"\n" + Path("/proc/thread-self/status").read_bytes()
+        assert capabilities.held() == before
+    finally:
+        comm.write_bytes(own)
 
 
 def test_a_capability_that_is_newer_than_this_is_its_number() -> None:
@@ -66,3 +81,29 @@ def test_the_page_has_the_tables_that_its_data_make() -> None:
 def test_the_data_have_a_row_for_each_need() -> None:
     for told in json.loads((TOP / "docs" / "privileges.json").read_text()).values():
         assert list(told["needs"]) == [*(need.name for need in NEEDS), READING]
+
+
+def test_only_a_socket_of_the_users_own_is_an_engine(tmp_path: Path) -> None:
+    """A user's folder holds what the user likes."""
+    me = str(os.getuid())
+    podman = tmp_path / me / "podman"
+    podman.mkdir(parents=True)
+    docker = tmp_path / me / "docker.sock"
+    docker.touch()
+    podman.joinpath("podman.sock").symlink_to("x" * 300)
+    tmp_path.joinpath("a file").touch()
+    assert users_engines(str(tmp_path)) == users_engines(str(tmp_path / "nothing")) == []
+    docker.unlink()
+    docker.symlink_to("y" * 4095)
+    podman.joinpath("podman.sock").unlink()
+    podman.rmdir()
+    podman.symlink_to("a" * 300)
+    assert users_engines(str(tmp_path)) == []
+    docker.unlink()
+    somebodys = tmp_path / "4294967294" / "docker.sock"
+    somebodys.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as engine, socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(somebodys))
+        assert users_engines(str(tmp_path)) == []
+        engine.bind(str(docker))
+        assert users_engines(str(tmp_path)) == [str(docker)]
