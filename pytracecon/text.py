@@ -19,9 +19,17 @@ _FORMULA = re.compile(r" *[=+\-@'\uff1d\uff0b\uff0d\uff20\uff07]")
 _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
 
 
-@lru_cache(maxsize=4096)
+# What is longer is not kept: somebody else chose how long, and so many of it would take much memory.
+_USUAL = 128
+
+
 def decode(raw: bytes) -> str:
     r"""The text in a C character array, up to its first NUL. What is not UTF-8 becomes `\xNN`, visibly."""
+    return _decode(raw) if len(raw) <= _USUAL else _decode.__wrapped__(raw)
+
+
+@lru_cache(maxsize=4096)
+def _decode(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
@@ -29,7 +37,7 @@ def safe(text: str) -> str:
     r"""`text` with nothing that a terminal would obey and nothing invisible; `restore` gives it back exactly."""
     if text.isprintable() and "\\" not in text:
         return text
-    return _escaped(text.replace("\\", "\\\\"))
+    return _made_visible(text.replace("\\", "\\\\"))
 
 
 def cell(text: str) -> str:
@@ -40,7 +48,7 @@ def cell(text: str) -> str:
 
 def one_line(text: str) -> str:
     """`safe` for messages: backslashes stay single, since nobody has to undo it."""
-    return text if text.isprintable() else _escaped(text)
+    return text if text.isprintable() else _made_visible(text)
 
 
 def restore(shown: str) -> str:
@@ -55,7 +63,13 @@ def restore_cell(shown: str) -> str:
 
 def width(text: str) -> int:
     """Columns that printable `text` takes on a terminal."""
-    return len(text) if text.isascii() else _width(text)
+    if text.isascii():
+        return len(text)
+    return _width(text) if len(text) <= _USUAL else _width.__wrapped__(text)
+
+
+def _made_visible(text: str) -> str:
+    return _escaped(text) if len(text) <= _USUAL else _escaped.__wrapped__(text)
 
 
 @lru_cache(maxsize=1024)

@@ -12,17 +12,19 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from sys import getsizeof
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from pytracecon.filters.places import Mount, cgroup2_mounts, mountinfo
+from pytracecon.owners.remembered import Remembered
 from pytracecon.owners.shapes import Place, place_of
 
 __all__ = ["Cgroups"]
 
-_KNOWN = 8_192
+_KNOWN, _KNOWN_SIZE = 8_192, 8 << 20
 _AGAIN = 1.0  # after so many seconds is an id that was not found looked for once more
-_MOST_WALKED = 65_536
+_MOST_WALKED, _MOST_WALKED_SIZE = 65_536, 16 << 20
 _WALK_SHARE = 20  # where a walk over all cgroups is needed, it gets a 20th of the time
 
 # struct file_handle with FILEID_KERNFS, Linux 33c5ac917517 (v5.5): the id is all there is to say.
@@ -42,17 +44,17 @@ class Cgroups:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._paths: OrderedDict[int, str] = OrderedDict()
+        self._paths: Remembered[int, str] = Remembered(_KNOWN, _KNOWN_SIZE, getsizeof)
         self._missing: OrderedDict[int, float] = OrderedDict()
         self._mount = _mount()
-        self._walked: dict[int, str] = {}
+        self._walked: dict[int, bytes] = {}
         self._walk_again = 0.0
         self._by_handle = True
 
     def made(self, number: int, path: bytes) -> None:
         """The kernel told the path of a cgroup (v2) when it was made, from the root of the hierarchy."""
         self._missing.pop(number, None)
-        self._learn(number, path.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
+        self._paths.remember(number, path.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
 
     def place(self, number: int) -> Place | None:
         """None: not known. Most that is asked was asked before, and that takes well below a microsecond."""
@@ -81,11 +83,6 @@ class Cgroups:
     ) -> None:
         self.close()
 
-    def _learn(self, number: int, path: str) -> None:
-        self._paths[number] = path
-        if len(self._paths) > _KNOWN:
-            self._paths.popitem(last=False)
-
     def _found(self, number: int) -> str | None:
         if self._mount is None:
             return None
@@ -95,7 +92,7 @@ class Cgroups:
         path = self._looked_up(self._mount, number)
         if path is not None:
             self._missing.pop(number, None)
-            self._learn(number, path)
+            self._paths.remember(number, path)
             return path
         self._missing[number] = now + _AGAIN
         self._missing.move_to_end(number)
@@ -119,7 +116,8 @@ class Cgroups:
             self._walked = _walk(mount)
             ended = self._clock()
             self._walk_again = ended + max(_AGAIN, _WALK_SHARE * (ended - begun))
-        return self._walked.get(number)
+        path = self._walked.get(number)
+        return None if path is None else mount.inside(path)
 
 
 class _Mounted(NamedTuple):
@@ -182,11 +180,12 @@ def _is(path: bytes, number: int) -> bool:
         return False
 
 
-def _walk(mount: _Mounted) -> dict[int, str]:
+def _walk(mount: _Mounted) -> dict[int, bytes]:
     """All cgroups that are mounted and may be looked at, by their ids, which their inodes have (Linux 5.5)."""
     found = {os.fstat(mount.descriptor).st_ino: mount.point}
     folders = [mount.point]
-    while folders and len(found) < _MOST_WALKED:
+    size = 0
+    while folders and len(found) < _MOST_WALKED and size < _MOST_WALKED_SIZE:
         try:
             entries = os.scandir(folders.pop())
         except OSError:  # removed meanwhile, or not for us to read
@@ -196,5 +195,5 @@ def _walk(mount: _Mounted) -> dict[int, str]:
                 if entry.is_dir(follow_symlinks=False):
                     found[entry.inode()] = entry.path
                     folders.append(entry.path)
-    paths = ((number, mount.inside(path)) for number, path in found.items())
-    return {number: path for number, path in paths if path is not None}
+                    size += len(entry.path)
+    return found

@@ -10,12 +10,14 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from sys import getsizeof
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytracecon import wire
 from pytracecon.events import Process
 from pytracecon.owners.cgroups import Cgroups
 from pytracecon.owners.proc import Program, parents_of, program_of
+from pytracecon.owners.remembered import Remembered
 from pytracecon.owners.shapes import user_of
 from pytracecon.text import decode as text
 
@@ -27,13 +29,13 @@ __all__ = ["Owner", "Owners"]
 Owner = tuple[int, int, int, int]
 """By what an event refers to its owner: the process's number here, its cgroup, its pid, and when it was born."""
 
-_IMAGES = 16 << 20
-"""Bytes of programs that are remembered."""
+_IMAGES, _IMAGES_SIZE = 65_536, 16 << 20
+"""Programs that are remembered, and their bytes."""
 _TOLD_OF = 32_768
 """Processes whose record is: some 250 bytes each."""
-_KNOWN = 8_192
-"""Processes that are in the events of late: some 1,000 bytes each."""
-_BESIDES = 320  # what Python needs for an image besides its bytes
+_KNOWN, _KNOWN_SIZE = 8_192, 16 << 20
+"""Processes that are in the events of late: some 1,000 bytes each mostly, and 70,000 if its arguments are meant so."""
+_BESIDES = 320  # what Python needs for an image or a process besides its bytes
 _NAMELESS = 1024
 _AGAIN = 30.0  # seconds, after which containers without a name are asked for once more
 
@@ -82,10 +84,9 @@ class Owners:
         self._new_runtimes = runtimes
         self._clock = clock
         self._cgroups = Cgroups()
-        self._images: OrderedDict[int, _Image] = OrderedDict()
-        self._size = 0
+        self._images: Remembered[int, _Image] = Remembered(_IMAGES, _IMAGES_SIZE, _size_of_image)
         self._told: OrderedDict[int, bytes] = OrderedDict()
-        self._known: OrderedDict[Owner, Process] = OrderedDict()
+        self._known: Remembered[Owner, Process] = Remembered(_KNOWN, _KNOWN_SIZE, _size_of_process)
         self._runtimes: Runtimes | None = None
         self._named = False
         self._nameless: dict[str, int] = {}
@@ -98,7 +99,7 @@ class Owners:
         }
 
     def watch(self, on_named: Callable[[], None]) -> None:
-        """`on_named` is called, in this thread, when what `of` gave may not be all that is known now."""
+        """`on_named` is called, in this thread, when what `of` gave may not be all that is known now, or is to be let go."""
         self._on_named.append(on_named)
 
     def take(self, batch: bytes | memoryview, at: int) -> None:
@@ -107,6 +108,9 @@ class Owners:
 
     def refresh(self) -> None:
         """Before each batch."""
+        if self._known.gone > _KNOWN_SIZE:
+            self._known.gone = 0
+            self._tell_watchers()  # who may have them still
         if self._named:
             self._forget_the_nameless()
         elif self._nameless and self._clock() >= self._ask_again:
@@ -117,9 +121,8 @@ class Owners:
     def of(self, owner: Owner) -> Process:
         known = self._known.get(owner)
         if known is None:
-            known = self._known[owner] = self._process(owner)
-            if len(self._known) > _KNOWN:
-                self._known.popitem(last=False)
+            known = self._process(owner)
+            self._known.remember(owner, known)
         else:
             self._known.move_to_end(owner)
         return known
@@ -132,14 +135,8 @@ class Owners:
     def _started(self, batch: bytes | memoryview, at: int) -> None:
         number, _pid, path, args, args_cut = _IMAGE.unpack_from(batch, at)
         begin = at + _IMAGE.size
-        image = _Image(
-            bytes(batch[begin : begin + path]), bytes(batch[begin + path : begin + path + args]), bool(args_cut)
-        )
-        self._images[number] = image
-        self._size += path + args + _BESIDES
-        while self._size > _IMAGES:
-            _, oldest = self._images.popitem(last=False)
-            self._size -= len(oldest.path) + len(oldest.args) + _BESIDES
+        middle, end = begin + path, begin + path + args
+        self._images.remember(number, _Image(bytes(batch[begin:middle]), bytes(batch[middle:end]), bool(args_cut)))
 
     def _introduced(self, batch: bytes | memoryview, at: int) -> None:
         number, *_ = _TOLD.unpack_from(batch, at)
@@ -207,9 +204,20 @@ class Owners:
         self._named = False
         self._nameless.clear()
         for owner in [owner for owner, known in self._known.items() if known.container and not known.container_name]:
-            del self._known[owner]
+            self._known.forget(owner)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
         for forget in self._on_named:
             forget()
+
+
+def _size_of_image(image: _Image) -> int:
+    return len(image.path) + len(image.args) + _BESIDES
+
+
+def _size_of_process(process: Process) -> int:
+    return getsizeof(process.exe) + sum(map(getsizeof, process.args or ())) + _BESIDES
 
 
 def _program(image: _Image) -> Program:

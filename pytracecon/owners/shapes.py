@@ -13,6 +13,7 @@ from typing import NamedTuple
 __all__ = ["Place", "place_of", "user_of"]
 
 _LONGEST = 4_096  # as many bytes as the kernel shows of a path; of a longer one its end is looked at
+_USUAL = 512  # of longer ones so many would take much memory
 
 _ID = re.compile(r"(?:(?P<maker>.*)[-:])?(?P<id>[0-9a-f]{64})(?:\.scope)?", re.DOTALL)
 _FARGATE = re.compile(r"[0-9a-f]{32}-[0-9]{1,12}")
@@ -55,7 +56,9 @@ _NOWHERE = Place(None, None, None)
 
 def place_of(path: str) -> Place:
     """Never raises, whatever the path is."""
-    return _place(path if len(path) <= _LONGEST else path[-_LONGEST:].partition("/")[2])
+    if len(path) <= _USUAL:
+        return _place(path)
+    return _place.__wrapped__(path if len(path) <= _LONGEST else path[-_LONGEST:].partition("/")[2])
 
 
 def user_of(path: str) -> int | None:

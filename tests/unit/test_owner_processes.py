@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytracecon import wire
+from pytracecon.builder import Builder
 from pytracecon.clock import SECOND
 from pytracecon.decode import decode
 from pytracecon.events import ConnectionEvent, Process
@@ -151,6 +152,41 @@ def test_any_number_of_programs_takes_bounded_memory(owners: Owners) -> None:
     first, last = told(owners, accept(1), accept(60_000))
     assert first == Process()
     assert last is not None and last.exe == "/usr/bin/curl"
+
+
+def hostile_args(number: int, size: int) -> bytes:
+    """As many that are no text as there is room for: each byte becomes four characters, and each argument an object."""
+    first = number * (size // 4)
+    each = range(first, first + size // 4)
+    return b"".join(bytes((0x80 | n >> 12 & 63, 0x80 | n >> 6 & 63, 0x80 | n & 63, 0)) for n in each)
+
+
+@pytest.mark.parametrize("in_c", [False, True], ids=["decode", "builder"])
+def test_arguments_that_are_meant_to_take_memory_take_little(owners: Owners, in_c: bool) -> None:
+    builder = Builder(None, owners, None)
+    tracemalloc.start()
+    for number in range(1, 2_049):
+        owners.refresh()
+        batch = image(number, args=hostile_args(number, 1280)) + process(number, number, 70) + accept(number)
+        (event,) = builder.events(batch, 0) if in_c else decode(batch, 0, None, owners)
+        assert isinstance(event, ConnectionEvent)
+        assert event.process
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 35 << 20
+
+
+def test_paths_of_cgroups_that_are_meant_to_take_memory_take_little(owners: Owners) -> None:
+    tracemalloc.start()
+    for number in range(1, 2_049):
+        path = b"/\xf0\x9f\x98\x80%d" % number
+        batch = (
+            group(number << 40, path + b"\xff" * (1016 - len(path))) + process(number, 0) + accept(number, number << 40)
+        )
+        decode(batch, 0, None, owners)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 20 << 20
 
 
 # As pieces of JSON lines
