@@ -161,8 +161,10 @@ class Sink:
         self._size = 0
         if error.errno in (errno.EPIPE, errno.ECONNRESET) or (error.errno == errno.EIO and self._is_terminal):
             raise ReaderGone from None
-        if torn and self._restart:
-            os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR) - torn)
+        if torn and self._owned and stat.S_ISREG((found := os.fstat(self._handle)).st_mode):
+            end = os.lseek(self._handle, 0, os.SEEK_CUR)
+            if end == found.st_size:  # else somebody has appended behind it
+                os.ftruncate(self._handle, end - torn)
         said = f"cannot be written: {error.strerror}"
         if lost:
             said += f"; {lost} event{'' if lost == 1 else 's'} lost"

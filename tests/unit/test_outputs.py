@@ -844,16 +844,19 @@ def test_a_full_device_is_reported_at_the_first_write_and_what_it_cost_is_counte
         assert not sink.pending
 
 
-def test_a_file_that_fills_up_keeps_whole_lines_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_fills_up_keeps_whole_lines_only(tmp_path: Path, append: bool) -> None:
     import resource  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
     file = tmp_path / "small"
+    old = "row 0\n" * append
+    file.write_text(old)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (25, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) + 25, limits[1]))
     try:
-        with closing(open_file(str(file), append=False)) as sink:
+        with closing(open_file(str(file), append=append)) as sink:
             sink.begin(b"")
             sink.write([(b"row 1\nrow 2\n", 2), (b"row 3\nrow 4\nrow 5\n", 3)])
             with pytest.raises(OutputFailed, match="File too large; 1 event lost"):
@@ -861,7 +864,7 @@ def test_a_file_that_fills_up_keeps_whole_lines_only(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert file.read_text() == "row 1\nrow 2\nrow 3\nrow 4\n"
+    assert file.read_text() == old + "row 1\nrow 2\nrow 3\nrow 4\n"
     assert (sink.written, sink.unwritten) == (4, 1)
 
 
