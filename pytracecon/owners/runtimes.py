@@ -32,6 +32,10 @@ _SOCKETS_OF_USER = ("podman/podman.sock", "docker.sock")
 _USERS = "/run/user"
 
 _QUEUE = 256
+_OF_USER = 32
+"""Of these, so many may be of one user's containers: who makes cgroups calls them as it likes."""
+_QUIET = 30
+"""Seconds for which an engine is not asked again that did not answer in time: others' names wait for it."""
 _KNOWN = 4_096
 _LIFETIME = 600  # then it may have been renamed
 _FAILURE_LIFETIME = 30
@@ -82,6 +86,7 @@ class Runtimes:
         self._pending: set[_Asked] = set()
         self._known: OrderedDict[_Asked, _Known] = OrderedDict()
         self._said: set[str] = set()
+        self._quiet: dict[str, float] = {}
         self._talking: socket.socket | None = None
         forks.cut_off(self, self._cut_off)
 
@@ -112,6 +117,8 @@ class Runtimes:
 
     def _ask(self, asked: _Asked) -> None:
         if self._closed or asked in self._pending or len(self._queue) >= _QUEUE or not _ID.fullmatch(asked.container):
+            return
+        if asked.user and sum(each.user == asked.user for each in self._pending) >= _OF_USER:
             return
         if not self._started:
             thread = threading.Thread(target=self._work, name="pytracecon-containers", daemon=True)
@@ -156,12 +163,16 @@ class Runtimes:
         user = asked.user or 0
         places = tuple(f"{self._users}/{user}/{path}" for path in _SOCKETS_OF_USER) if user else self._sockets
         for path in places:
+            if self._quiet.get(path, 0) > self._clock():
+                continue
             try:
                 if (name := self._told(path, user, asked.container)) is not None:
                     return name
             except FileNotFoundError:  # no such engine here
                 continue
             except engines.FAILURES as error:
+                if isinstance(error, TimeoutError):
+                    self._quiet[path] = self._clock() + _QUIET
                 self._say(f"{path}: {error}")
         return None
 

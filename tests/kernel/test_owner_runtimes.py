@@ -286,6 +286,25 @@ def test_a_users_engine_is_believed_for_what_runs_below_this_users_systemd_and_n
     assert (engine.asked, users_engine.asked) == ([container(1)], [container(1), container(2)])
 
 
+def test_a_user_whose_engine_does_not_answer_keeps_no_others_waiting(
+    runtimes: Runtimes, engine: Engine, users_engine: Engine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may make cgroups makes as many as it likes, and calls each a container."""
+    monkeypatch.setattr(engines, "_TIMEOUT", 0.05)
+    engine.names[container(1)] = "/roots"
+    users_engine.may_answer.clear()
+    for number in range(module._QUEUE * 2):
+        runtimes.name_of(container(number), SOMEBODY)
+    assert len(runtimes._pending) <= module._OF_USER
+    ask_and_wait(runtimes, container(1))
+    assert runtimes.name_of(container(1)) == "roots"
+    assert len(users_engine.asked) == 1
+    users_engine.may_answer.set()
+    clock.now += 31
+    ask_and_wait(runtimes, container(2), user=SOMEBODY)
+    assert runtimes.name_of(container(2), SOMEBODY) == "theirs"
+
+
 def test_a_users_engine_is_not_believed_where_roots_should_be(
     users_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
