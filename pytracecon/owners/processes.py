@@ -99,7 +99,7 @@ class Owners:
         }
 
     def watch(self, on_named: Callable[[], None]) -> None:
-        """`on_named` is called, in this thread, when what `of` gave may not be all that is known now, or is to be let go."""
+        """`on_named` is called in this thread when what `of` gave is not all that is known now, or is to be let go."""
         self._on_named.append(on_named)
 
     def take(self, batch: bytes | memoryview, at: int) -> None:
@@ -180,9 +180,13 @@ class Owners:
                 found = found or other
             elif found.exe != other.exe:
                 found = None
-        if found is None and image is not None:
-            return _program(image), "exec"
-        return found or Program(), "proc"
+        if image is None:
+            return found or Program(), "proc"
+        at_exec = _program(image)
+        if found is None:
+            return at_exec, "exec"
+        args, args_cut = at_exec[1:] if at_exec.args else found[1:]
+        return Program(at_exec.exe or found.exe, args, args_cut), "proc"
 
     def _name_of(self, container: str, cgroup: int) -> str | None:
         name = None

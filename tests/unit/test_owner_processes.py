@@ -265,6 +265,30 @@ def test_an_owner_fits_what_is_asked_for(keywords: dict[str, Any], fits: bool) -
         assert not matcher(None)
 
 
+def test_what_the_kernel_side_read_counts_and_proc_has_the_rest() -> None:
+    """A path that is too long for it is no reason to believe what a process has made of its arguments."""
+    with subprocess.Popen(["sleep", "60"]) as other, closing(Owners()) as owners:
+        try:
+            fields = Path(f"/proc/{other.pid}/stat").read_bytes().rpartition(b") ")[2].split()
+            born = int(fields[19]) * SECOND // os.sysconf("SC_CLK_TCK")
+            exe = os.path.realpath(f"/proc/{other.pid}/exe")
+            for number, record in (
+                (1, image(1, exe=b"")),
+                (2, image(2, args=b"")),
+                (3, image(3, exe=b"", args=b"x", cut=True)),
+            ):
+                owners.take(record, 0)
+                owners.take(process(number, number, origin=(other.pid, born)), 0)
+            found = [owners.of((number, 0, other.pid, born)) for number in (1, 2, 3)]
+            assert [(each.exe, each.args, each.args_cut, each.exe_source) for each in found] == [
+                (exe, ["curl", "-s"], None, "proc"),
+                ("/usr/bin/curl", ["sleep", "60"], None, "proc"),
+                (exe, ["x"], True, "proc"),
+            ]
+        finally:
+            other.kill()
+
+
 def test_of_a_child_and_its_parent_that_run_two_programs_nobody_knows_which_it_was() -> None:
     """A number may be another's who was born in the same tick; and whoever forked may have started another since."""
     with subprocess.Popen(["sleep", "60"]) as other, closing(Owners()) as owners:
