@@ -106,6 +106,13 @@ def name(raw: bytes) -> str | None:
     return text(raw if end < 0 else raw[:end]) or None
 
 
+def end_of(batch: bytes | memoryview, at: int) -> int:
+    """Where the record that begins there is over. Of one that is broken there is something, for `decode` to refuse."""
+    if len(batch) - at <= wire.WORDS_OFFSET:
+        return len(batch)
+    return at + max(batch[at + wire.WORDS_OFFSET] << 3, 1)
+
+
 def failure(code: int) -> tuple[str | None, str | None]:
     """`error` and `reason` of a failed attempt."""
     if code == wire.ERROR_UNKNOWN:
@@ -357,7 +364,12 @@ def decode(
                     names.over(number)
             else:
                 names.label_by_address(made, remote)
-        if translations is not None and remote in translations.addresses and made.netns is not None:
+        if (
+            translations is not None
+            and direction != "in"
+            and remote in translations.addresses
+            and made.netns is not None
+        ):
             ends = (made.netns, local, local_port, remote, remote_port)
             if kind == _CONNECT or (kind == _STATE and tail[-2:] == _FIRST_STATES):
                 translations.over(ends)  # what is known is of an earlier one: of this one no packet has left yet

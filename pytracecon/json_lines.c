@@ -130,11 +130,12 @@ static char *put_address(char *at, const uint8_t *address)
 	return at;
 }
 
+/* Nor where it really goes, which is known of some whose direction is not. */
 static int may_have_a_name(const json *j, const struct conn *conn)
 {
 	uint32_t bit;
 
-	if (!j->named || conn->direction != DIRECTION_OUT)
+	if (!j->named || conn->direction == DIRECTION_IN)
 		return 0;
 	bit = address_bit((const char *)conn->remote_addr);
 	return j->named[bit >> 3] >> (bit & 7) & 1;

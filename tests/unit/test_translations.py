@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
 from pytracecon import wire
-from pytracecon.decode import address
+from pytracecon.builder import Builder
+from pytracecon.decode import address, decode
 from pytracecon.events import Connect, Endpoint
+from pytracecon.json_lines import Json, joined
+from pytracecon.outputs.json_lines import JsonLines
 from pytracecon.translations import Ends, Translations
+from unit.test_decode import record as event_record
 
 SERVICE, NAT = 1, 2
 TCP, UDP = 6, 17
@@ -132,3 +137,23 @@ def test_an_address_is_told_once_to_whoever_watches(known: Translations) -> None
 
 def test_an_endpoint_is_written_as_everywhere() -> None:
     assert (str(Endpoint("192.168.2.1", 22)), str(Endpoint("fd99::1", 33))) == ("192.168.2.1:22", "[fd99::1]:33")
+
+
+@pytest.mark.parametrize("direction", [0, 1, 2], ids=["unknown", "out", "in"])
+@pytest.mark.parametrize("kind", ["existing", "close"])
+def test_every_reader_tells_it_of_the_same_connections(kind: str, direction: int) -> None:
+    """One that is older than the tracer may have a direction that nobody knows; who was called sees no translation."""
+    ends: dict[str, Any] = {"local_addr": CLIENT, "local_port": 41234, "remote_addr": VIRTUAL, "remote_port": 80}
+    batch = event_record(kind, direction=direction, netns=HERE, protocol=1, **ends)
+    made = []
+    for _ in range(3):
+        known = Translations(address)
+        known.take(record(), 0)
+        made.append(known)
+    told = decode(batch, 0, None, None, made[0])
+    assert [getattr(event, "service", "") for event in told] == [
+        None if direction == 2 else Endpoint("192.168.2.1", 22)
+    ]
+    assert Builder(None, None, made[1]).events(batch, 0) == told
+    lines, _ = Json(None, None, None, made[2]).records(memoryview(batch), 0)
+    assert joined(lines).data == b"".join(piece for piece, _ in JsonLines().render(told))
