@@ -249,7 +249,7 @@ class Columns:
         others: list[Event] = []
         lookups = left_out = at = 0
         while at < len(batch):
-            behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
+            behind = decoding.end_of(batch, at)
             made = decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
             events, counts = seen(made, self._names, self._shown)
             lookups, left_out = lookups + counts.lookups, left_out + counts.left_out

@@ -46,7 +46,7 @@ class Builder:
         events: list[Event] = []
         at, end = self._maker.take(batch, 0, offset_ns, events), len(batch)
         while at < end:
-            behind = at + max(batch[at + wire.WORDS_OFFSET] << 3, 1) if end - at > wire.WORDS_OFFSET else end
+            behind = decoding.end_of(batch, at)
             events += decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
             at = self._maker.take(batch, behind, offset_ns, events)
         return events

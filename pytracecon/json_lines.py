@@ -120,7 +120,7 @@ class Json:
                     made.append(JsonBatch(ffi.buffer(out, json.written)[:], json.records))
                     at += json.read
                 if json.strange:
-                    behind = at + (batch[at + wire.WORDS_OFFSET] << 3)
+                    behind = decoding.end_of(batch, at)
                     events = decode(batch[at:behind], offset_ns, self._names, self._owners, self._translations)
                     if self._note_ends is not None:
                         self._note_ends(events)

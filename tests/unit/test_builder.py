@@ -19,10 +19,12 @@ from fuzz.ring_records import seeds as seeds_of_records
 from pytracecon import builder as building
 from pytracecon import decode as decoding
 from pytracecon import wire
+from pytracecon.batches import Columns
 from pytracecon.builder import Builder
 from pytracecon.decode import address, decode
 from pytracecon.events import Connect, ConnectionEvent, Event, Process
 from pytracecon.filters import Filters
+from pytracecon.json_lines import Json
 from pytracecon.names.joiner import Joiner
 from pytracecon.owners.processes import Owner, Owners
 from pytracecon.owners.runtimes import Runtimes
@@ -122,6 +124,17 @@ def outcome(make: Any, batch: bytes) -> Any:
         return bit_for_bit(make(batch, OFFSET))
     except (struct.error, LookupError) as error:
         return type(error)
+
+
+@pytest.mark.parametrize("broken", [record("close", words=0), record("close", words=1), record("close")[:15]])
+@pytest.mark.parametrize(
+    "read",
+    [decode, Builder().events, Json().records, Columns(by_event=True).records],
+    ids=["decode", "c", "json", "columns"],
+)
+def test_a_record_that_has_no_end_is_refused_and_keeps_nobody(read: Any, broken: bytes) -> None:
+    with pytest.raises(struct.error):
+        read(memoryview(record("connect") + broken), OFFSET)
 
 
 @example(record("connect")[:-1])
