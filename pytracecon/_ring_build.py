@@ -83,6 +83,7 @@ ffibuilder.cdef(
     typedef struct {
         int pid;
         int go;
+        unsigned char *returned;
     } confined;
 
     int confined_needed(void);
@@ -107,6 +108,7 @@ ffibuilder.set_source(
     #include <elf.h>
     #include <errno.h>
     #include <fcntl.h>
+    #include <signal.h>
     #include <stdarg.h>
     #include <stddef.h>
     #include <stdint.h>
@@ -115,6 +117,7 @@ ffibuilder.set_source(
     #include <sys/mman.h>
     #include <sys/prctl.h>
     #include <sys/resource.h>
+    #include <sys/socket.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
     #include <sys/wait.h>

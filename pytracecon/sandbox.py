@@ -39,7 +39,8 @@ def needed() -> bool:
 def try_one(attach: Callable[[str, int, int], L], child: Any = None) -> L:
     """The link that `attach` makes for a file, an offset in it and a process: to close it now would be to wait for RCU.
 
-    UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines. `child` waits already.
+    UnsupportedKernel where a uretprobe kills a process that a seccomp filter confines, or where nobody knows whether it
+    does. `child` waits already.
     """
     child = _start() if child is None else child
     try:
@@ -89,6 +90,7 @@ class Attempt:
 
     def close(self) -> None:
         if not self.begun:
+            self.begun = True
             child_of.confined_end(self._child)
         self._task.wait()
         while self._links:
@@ -107,6 +109,13 @@ def _ended(child: Any, link: L) -> L:
     status = child_of.confined_end(child)
     if status:
         link.close()
+    if status < 0:
+        raise UnsupportedKernel(
+            "whether a uretprobe kills processes that a seccomp filter confines is not known (a child that was made to "
+            "try it was killed, or SIGCHLD is ignored, or another thread waits for children), so what is asked of "
+            "libcs is not traced"
+        )
+    if status:
         raise UnsupportedKernel(
             "a uretprobe kills processes that a seccomp filter confines on this kernel (a child that was made to "
             f"try it ended with status {status}), so what is asked of libcs is not traced"
