@@ -25,7 +25,7 @@ __all__ = ["CsvRows"]
 _FOREIGN = frozenset({"comm", "thread", "container", "container_name", "pod", "unit", "exe", "host", "name"})
 _FOREIGN_LISTS = frozenset({"args", "host_candidates"})
 _LISTS = frozenset({"addresses", "parents"})
-_FLAGS = frozenset({"v4_mapped", "args_cut", "pre_existing", "partial", "fastopen"})
+_FLAGS = frozenset({"v4_mapped", "args_cut", "pre_existing", "partial", "fastopen", "sent"})
 
 
 class CsvRows:
@@ -65,8 +65,8 @@ class CsvRows:
                 if cells[at] is not None:
                     cells[at] = " ".join(map(str, cells[at]))
             for at in self._flags:
-                if cells[at]:
-                    cells[at] = "true"
+                if cells[at] is not None:
+                    cells[at] = "true" if cells[at] else "false"
             self._write([event.time, event.event, *cells])
         count = len(self._lines)
         return [(self._taken(), count)]

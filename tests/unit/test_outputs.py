@@ -265,6 +265,12 @@ def test_csv_parses_back_to_the_events_and_holds_no_formula(events: list[Event])
                 assert shown == ("" if value is None else "true" if value is True else str(value))
 
 
+def test_yes_and_no_are_spelt_alike_in_every_cell() -> None:
+    events = [Reset(NOW, **V4, sent=sent, v4_mapped=True) for sent in (True, False, None)]
+    rows = b"".join(piece for piece, _ in CsvRows(["v4_mapped", "sent"]).render(events)).decode().splitlines()
+    assert [row.split(",")[-2:] for row in rows] == [["true", "true"], ["true", "false"], ["true", ""]]
+
+
 def test_the_columns_of_csv_are_those_of_all_events_whatever_is_asked_for() -> None:
     assert CsvRows().header().decode() == (
         "time,event,conn,proto,direction,local_addr,local_port,remote_addr,remote_port,v4_mapped,netns,pid,comm,uid,tid,"
