@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import capabilities
-from pytracecon.errors import InvalidValue, MissingPrivilege, PytraceconError
+from pytracecon.errors import InvalidValue, MissingPrivilege, PrivilegesKept, PytraceconError, ThreadsRunning
 from pytracecon.text import one_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytracecon.tracer import Tracer
     from pytracecon.upkeep import Upkeep
 
-__all__ = ["KEEP", "Dropped", "PrivilegesKept", "become", "drop_privileges", "named_user"]
+__all__ = ["KEEP", "Dropped", "become", "drop_privileges", "named_user"]
 
 KEEP = ("needs", "none")
 """What stays: what the needs of the tracers use, or as good as nothing."""
@@ -49,12 +49,6 @@ _SOMEBODY = 65_533
 _BECOMING = "becoming another user"
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class PrivilegesKept(PytraceconError, PermissionError):
-    """What should have been given up was not, or can be had again: nothing may go on then."""
-
-    exit_status = 77
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ def drop_privileges(
     threads. Whoever wants snapshots loads what they take before, by `tracer.prepare_snapshots()`.
 
     InvalidValue if there is no such user; MissingPrivilege if it may not be; PrivilegesKept if anything stayed, after
-    which a process should end. RuntimeError if there are other threads.
+    which a process should end. ThreadsRunning if there are other threads.
     """
     if keep not in KEEP:
         raise InvalidValue(f"keep: {keep!r} is none of {', '.join(KEEP)}")
@@ -129,7 +123,7 @@ def named_user(option: str, wanted: str) -> struct_passwd:
 
 
 def _be_alone() -> None:
-    """RuntimeError if there are other threads; those of ours that only start things are waited for."""
+    """ThreadsRunning if there are others; those of ours that only start things are waited for."""
     for each in threading.enumerate():
         if each.name == _OURS:
             each.join(_ENDS_WITHIN)
@@ -141,7 +135,7 @@ def _be_alone() -> None:
         time.sleep(0.001)
     if others:
         names = ", ".join(each.name for each in threading.enumerate() if each is not threading.current_thread())
-        raise RuntimeError(
+        raise ThreadsRunning(
             f"{others} other threads would keep their privileges ({names or 'none of Python'}): drop them before "
             "threads are started and before events are read"
         )

@@ -9,7 +9,9 @@
     ├── UnsupportedKernel (OSError)          something essential is not in this kernel            exit 69
     ├── VerifierRejected  (OSError)          the kernel refused a program; the log is in `.log`   exit 69
     ├── InvalidValue      (ValueError)       an option or keyword has a value that cannot be      exit 2
-    └── TracerClosed      (RuntimeError)     used after close(), or in a child after fork()
+    ├── TracerClosed      (RuntimeError)     used after close(), or in a child after fork()
+    ├── ThreadsRunning    (RuntimeError)     other threads would keep what is to be given up
+    └── PrivilegesKept    (PermissionError)  they were to be given up, and are not gone           exit 77
 
 The text of each is one line that names the cause and the remedy.
 """
@@ -75,6 +77,16 @@ class InvalidValue(PytraceconError, ValueError):
 
 class TracerClosed(PytraceconError, RuntimeError):
     exit_status = 1
+
+
+class ThreadsRunning(PytraceconError, RuntimeError):
+    exit_status = 1
+
+
+class PrivilegesKept(PytraceconError, PermissionError):
+    """What should have been given up was not, or can be had again: nothing may go on then."""
+
+    exit_status = 77
 
 
 def limit_reached(error: BaseException, doing: str = "") -> LimitReached | None:
