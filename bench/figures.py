@@ -116,7 +116,10 @@ def _bpf_time(raw: list[Raw]) -> Iterator[Row]:
 def _latency(raw: Raw) -> Iterator[Row]:
     for share, at in (("half of them", 50), ("90 %", 90), ("99 %", 99)):
         for pace, sides in raw.items():
-            shown = {side: f"{quantiles(delays, n=100)[at - 1] * 1e3:.1f} ms" for side, delays in sides.items()}
+            shown = {
+                side: f"{quantiles(delays, n=100, method='inclusive')[at - 1] * 1e3:.1f} ms"
+                for side, delays in sides.items()
+            }
             yield Row(f"{share} within, {pace}", **shown)
     for pace, sides in raw.items():
         shown = {side: f"{max(delays) * 1e3:.1f} ms" for side, delays in sides.items()}

@@ -66,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
         "--events",
         metavar="LIST",
         action="append",
-        help="of connect, established, failed, accept, close, lookup; default: all but connect, whose outcome "
-        "follows; lookup not with a filter that only a connection can meet",
+        help="of connect, established, failed, accept, close, lookup, and of state, retransmit, reset, flow, which "
+        "count if they are named only; default: all others but connect, whose outcome follows; lookup not with a "
+        "filter that only a connection can meet",
     )
     group.add_argument("--existing", action="store_true", help="also those that are open at the start")
     group.add_argument(

@@ -51,8 +51,8 @@ examples:
 
 # pytracecon flows --listen
 PROTO PID    COMM       LOCAL                 BACKLOG  LIMIT
-tcp   15480  python3    0.0.0.0:8080                0      5
-tcp   15491  nginx      [::]:443                   12    511
+tcp   15480  python3    *:8080                      0      5
+tcp   15491  nginx      *:443                      12    511
 
 A column is sorted by the most first where it says how much or how long, and
 else from the least. Ages and names are known of what is made while it watches.

@@ -14,12 +14,12 @@ __all__ = ["STATUSES", "man"]
 
 STATUSES = {
     0: "ended as asked: Ctrl-C, SIGTERM, --duration, --count, or the reader closed the pipe",
-    2: "wrong usage",
+    2: "wrong usage, or the file given to explain is not there, cut off or none of ours",
     69: "this kernel or libbpf cannot do it, or descriptors or memory do not suffice; the line says what would help",
-    74: "the output could not be written",
+    74: "the output could not be written, or the file given to explain not read",
     75: "something was lost, and --fail-on-loss was given, or run was told what is allowed",
     76: "run: the command reached what is not allowed",
-    77: "a privilege is missing; the line says which, and for what",
+    77: "a privilege is missing, or one that should have been given up was not; the line says which, and for what",
     126: "run: the command cannot be executed",
     127: "run: there is no such command",
 }

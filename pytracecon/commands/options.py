@@ -47,7 +47,7 @@ def shows_table(options: argparse.Namespace) -> bool:
 def add_processes(add: Callable[..., object]) -> None:
     """`add` is the `add_argument` of a group."""
     add("-p", "--pid", metavar="PID", **_SEVERAL, help="this process; repeatable")
-    add("--children", action="store_true", help="and all that it starts from now on")
+    add("--children", action="store_true", help="and its descendants, those that it has and those to come")
     add("--uid", metavar="USER", **_SEVERAL, help="processes of this user: number or name")
     add("--comm", metavar="NAME", **_SEVERAL, help="processes of this name (1 to 15 bytes)")
     add("--netns", metavar="NS", **_SEVERAL, help="a network namespace: path, name of `ip netns`, or pid")

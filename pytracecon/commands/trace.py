@@ -71,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
         "--events",
         metavar="LIST",
         action="append",
-        help="of connect, established, failed, accept, close, lookup; default: all, in the table all but connect, "
-        "whose outcome follows; lookup not with a filter that only a connection can meet. What was lost is always said",
+        help="of connect, established, failed, accept, close, lookup, and of state, retransmit, reset, flow, which are "
+        "told if they are named only; default: all others, in the table all but connect, whose outcome follows; lookup "
+        "not with a filter that only a connection can meet. What was lost is always said",
     )
     group.add_argument("--existing", action="store_true", help="first those that are open now, as they stand")
     add_filters(parser)
