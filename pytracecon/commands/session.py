@@ -125,7 +125,7 @@ class Session:
     def _say_end(self, stats: Stats, seconds: float, *, failed: int, unread: int) -> None:
         """`failed` events could not be written, `unread` ones nobody was there to read."""
         say(totals(self.sink.written - self._losses, seconds, stats, output=failed))
-        if self.verbose or stats.lost or failed or unread:
+        if self.verbose or stats.lost:
             say(identity(stats, self.sink.written, output=failed, unread=unread, left_out=self._left_out))
 
     def _pump(self, tracer: Tracer, deadline: float | None) -> None:
