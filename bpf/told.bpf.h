@@ -14,9 +14,12 @@ static __always_inline bool take_told(struct datagram *datagram, const struct so
 
 	if (!told || told->sk != (__u64)sk || told->sent != datagram->sent)
 		return false;
+	told->sk = 0;
+	/* To no address in particular: the kernel has chosen one of this host, and the packet has it. */
+	if (told->sent && is_any(told->addr))
+		return true;
 	__builtin_memcpy(datagram->key.remote, told->addr, sizeof(told->addr));
 	datagram->key.remote_port = told->port;
-	told->sk = 0;
 	return true;
 }
 

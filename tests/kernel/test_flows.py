@@ -112,6 +112,24 @@ def unconnected(network: Network, _sees: bool) -> list[Told]:
     return told
 
 
+def to_no_address_in_particular(network: Network, _sees: bool) -> list[Told]:
+    """The kernel sends it to this host: who answers is who was asked."""
+    told = []
+    for family, here, anywhere in ((4, V4, "0.0.0.0"), (6, V6, "::")):
+        server, client = udp(network.actor("server"), family, bound=here), udp(network.actor("client"), family)
+        client.tell(10, (anywhere, server.address[1]))
+        sender = tuple(server.hear().extra["from"])
+        server.tell(11, sender)
+        hear_each(client, "11")
+        told += [
+            client.flow(server.address, sent="10", received="11", local=sender),
+            server.flow(sender, sent="11", received="10", direction="in"),
+        ]
+        for each in (server, client):
+            each.close()
+    return told
+
+
 def many_to_many(network: Network, _sees: bool) -> list[Told]:
     """Some sockets of a process to the same servers: as many conversations as there are pairs."""
     server, client = network.actor("server"), network.actor("client")
@@ -437,6 +455,7 @@ TOUR: list[Traffic] = [
     connected(6, V6),
     connected(6, MAPPED),
     unconnected,
+    to_no_address_in_particular,
     many_to_many,
     a_server_for_all_addresses,
     every_way_to_send,
