@@ -93,6 +93,7 @@ static __always_inline struct task_struct *current_task(void)
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define SOCKFS_MAGIC 0x534F434B
+#define SOCK_STREAM_NUMBER 1
 #define SOCK_DGRAM_NUMBER 2
 #define IPPROTO_TCP_NUMBER 6
 #define IPPROTO_UDP_NUMBER 17

@@ -172,13 +172,13 @@ static __always_inline __u32 no_bits(const struct sock *sk)
 /* As protocol_of(), and PROTO_UDP. Other families have numbers of their own, and raw sockets those of what they carry. */
 static __always_inline __u8 transport_of(const struct sock *sk)
 {
-	__u16 family = READ_SOCK(sk, __sk_common.skc_family);
+	__u16 family = READ_SOCK(sk, __sk_common.skc_family), type = BPF_CORE_READ(sk, sk_type);
 
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_UDP_NUMBER)
-		return BPF_CORE_READ(sk, sk_type) == SOCK_DGRAM_NUMBER ? PROTO_UDP : 0;
-	return protocol_of(sk);
+		return type == SOCK_DGRAM_NUMBER ? PROTO_UDP : 0;
+	return type == SOCK_STREAM_NUMBER ? protocol_of(sk) : 0;
 }
 
 static __always_inline bool watches(void)

@@ -80,10 +80,10 @@ int existing(struct bpf_iter__task_file *context)
 	sk = sock_of_file(file);
 	if (!sk)
 		return 0;
-	if (wanted(KIND_FLOW) && transport_of(sk) == PROTO_UDP)
+	protocol = transport_of(sk);
+	if (protocol == PROTO_UDP && wanted(KIND_FLOW))
 		found_datagram_socket(sk);
-	protocol = protocol_of(sk);
-	if (!protocol)
+	if (!protocol || protocol == PROTO_UDP)
 		return 0;
 	tcp_state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (tcp_state == STATE_LISTEN)

@@ -5,6 +5,7 @@ One tracer comes after all of them. What an older one does until its `yield` is 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -239,3 +240,14 @@ def test_existing_lists_them_as_they_stand(traced: Callable[..., Trace], client:
     for each in told:
         each.facts = OLDER
     trace.tells(*told, alone=False)
+
+
+def test_what_only_has_the_number_of_tcp_is_none(traced: Callable[..., Trace], network: Network) -> None:
+    """As netlink's for IPsec does, and a raw socket that has a remote."""
+    actor = network.actor("impostor")
+    actor.do("raw", int(socket.AF_NETLINK), 6)
+    for family, here in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        actor.do("connect", actor.do("raw", int(family), socket.IPPROTO_TCP).fd, here, 0)
+    trace = traced(netns=network.path, existing=True)
+    assert trace.tracer.snapshot() == []
+    assert trace.settle() == []

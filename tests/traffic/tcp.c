@@ -28,6 +28,12 @@ static void make_socket(struct step *step)
 	done(step, step->taken = socket(family, type, has(step, "mptcp") ? IPPROTO_MPTCP : 0));
 }
 
+/* raw FAMILY PROTOCOL, both as numbers */
+static void make_raw_socket(struct step *step)
+{
+	done(step, step->taken = socket(number(step, 1), SOCK_RAW | SOCK_CLOEXEC, number(step, 2)));
+}
+
 /* bind FD ADDR PORT */
 static void bind_to(struct step *step)
 {
@@ -197,6 +203,7 @@ static void await(struct step *step)
 
 const struct verb tcp_verbs[] = {
 	{"socket", make_socket},
+	{"raw", make_raw_socket},
 	{"bind", bind_to},
 	{"listen", listen_on},
 	{"connect", connect_to},
