@@ -3,21 +3,8 @@
 #include "report.bpf.h"
 #include "datagram.bpf.h"
 #include "found.bpf.h"
+#include "listening.bpf.h"
 #include "file.bpf.h"
-
-static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
-{
-	struct listening fresh = {};
-	struct listener_key key = {};
-
-	fresh.conn.netns = netns_of(sk);
-	take_tuple(&fresh.conn, sk);
-	fresh.sockets = 1;
-	fresh.wanted = take_owner(&fresh.conn, task, OWNER_LISTEN);
-	listener_key_of(&key, &fresh.conn);
-	if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST) == -ERROR_E2BIG)
-		count_forgotten();
-}
 
 static __always_inline void report_existing(const struct sock_state *state, const struct sock *sk, int tcp_state)
 {

@@ -5,21 +5,29 @@
 
 #include "filter.bpf.h"
 
-/* Runs in listen(): whoever runs is who listens. */
-static __always_inline void on_listen(const struct sock *sk)
+static __always_inline void count_listener(const struct sock *sk, struct task_struct *task, __u64 flags)
 {
+	struct listening fresh = {}, *known = NULL;
 	struct listener_key key = {};
-	struct listening fresh = {}, *known;
+	__u64 socket = (__u64)sk;
+	__u32 counted = 1;
+	long error;
 
+	error = bpf_map_update_elem(&counted_listeners, &socket, &counted, flags);
+	if (error == -ERROR_EEXIST)
+		return;
 	fresh.conn.netns = netns_of(sk);
 	take_tuple(&fresh.conn, sk);
 	fresh.sockets = 1;
-	fresh.wanted = take_owner(&fresh.conn, current_task(), OWNER_LISTEN);
+	fresh.wanted = take_owner(&fresh.conn, task, OWNER_LISTEN);
 	listener_key_of(&key, &fresh.conn);
-	known = bpf_map_lookup_elem(&listeners, &key);
+	if (!error) {
+		if (!bpf_map_update_elem(&listeners, &key, &fresh, BPF_NOEXIST))
+			return;
+		known = bpf_map_lookup_elem(&listeners, &key);
+	}
 	if (!known) {
-		if (bpf_map_update_elem(&listeners, &key, &fresh, BPF_ANY))
-			count_forgotten();
+		count_forgotten();
 		return;
 	}
 	__sync_fetch_and_add(&known->sockets, 1);
@@ -27,12 +35,27 @@ static __always_inline void on_listen(const struct sock *sk)
 		known->ambiguous = 1;
 }
 
+/* Runs in listen(): whoever runs is who listens. */
+static __always_inline void on_listen(const struct sock *sk)
+{
+	count_listener(sk, current_task(), BPF_ANY);
+}
+
+/* Met in a process that holds it; also in one before, or seen in listen() by now: then it is counted. */
+static __always_inline void found_listener(const struct sock *sk, struct task_struct *task)
+{
+	count_listener(sk, task, BPF_NOEXIST);
+}
+
 static __always_inline void on_listen_end(const struct sock *sk)
 {
 	struct listener_key key = {};
+	__u64 socket = (__u64)sk;
 	struct listening *known;
 	struct conn conn = {};
 
+	if (bpf_map_delete_elem(&counted_listeners, &socket))
+		return;
 	conn.netns = netns_of(sk);
 	take_tuple(&conn, sk);
 	listener_key_of(&key, &conn);

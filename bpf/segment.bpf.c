@@ -101,7 +101,9 @@ static __always_inline int on_synack(const struct sock *sk, const struct request
 	conn.direction = DIRECTION_IN;
 	take_request(&conn, request);
 	listener = listener_of(&conn);
-	if (listener && !listener->ambiguous)
+	if (listener && listener->ambiguous)
+		listener = NULL;
+	if (listener)
 		copy_owner(&conn, &listener->conn, OWNER_LISTEN);
 	if (!conn.protocol || (on(BY_OWNER) && !(listener && listener->wanted)) || !tuple_wanted(&conn))
 		return 0;

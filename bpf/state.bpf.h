@@ -103,6 +103,14 @@ struct {
 	__type(value, struct listening);
 } listeners __weak SEC(".maps");
 
+/* Sockets that are counted there: one that several processes hold is met in each of them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, __u32);
+} counted_listeners __weak SEC(".maps");
+
 /* A connect() under way, by task: the cgroup's hook of 5.10 may ask for no more than that. */
 struct syscall_attempt {
 	__u8 addr[16];

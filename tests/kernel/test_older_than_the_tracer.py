@@ -6,7 +6,7 @@ One tracer comes after all of them. What an older one does until its `yield` is 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import pytest
 from pytracecon import Close, Established, Existing, Tracer
 from traffic.actor import Actor
 from traffic.cgroup import new_cgroup
-from traffic.end import begin_connect, close, connect, listen, pair
+from traffic.end import Listener, begin_connect, close, connect, listen, pair
 from traffic.network import Network
 from traffic.story import Told, event_of, story
 from traffic.trace import Beacon, Trace
@@ -251,3 +251,49 @@ def test_what_only_has_the_number_of_tcp_is_none(traced: Callable[..., Trace], n
     trace = traced(netns=network.path, existing=True)
     assert trace.tracer.snapshot() == []
     assert trace.settle() == []
+
+
+def share(actor: Actor) -> Listener:
+    """A listener of a port that others listen on, too."""
+    return listen(actor, port=8000, options={"SO_REUSEPORT": 1})
+
+
+def owners_of_what_nobody_accepts(
+    trace: Trace, client: Actor, listeners: list[Listener], closes: Iterable[Callable[[], None]]
+) -> set[tuple[int | None, str | None]]:
+    """Of connections that wait in any of these until all are closed."""
+    nears = [connect(client, listeners[0].address) for _ in range(6)]
+    fars = [listeners[0].pending(near) for near in nears]
+    for close_one in closes:
+        close_one()
+    for near in nears:
+        near.await_end()
+        near.close()
+    trace.await_told(Told(far, "close") for far in fars)
+    closed = [event_of(trace.events, far, Close) for far in fars]
+    return {(event.pid, event.owner) for event in closed}
+
+
+def test_of_processes_that_share_a_port_none_is_named_for_all(
+    traced: Callable[..., Trace], network: Network, client: Actor
+) -> None:
+    listeners = [share(network.actor(f"server-{at}")) for at in range(3)]
+    trace = traced(netns=network.path)
+    closes = [each.close for each in listeners]
+    assert owners_of_what_nobody_accepts(trace, client, listeners, closes) == {(None, None)}
+    later = share(network.actor("later"))
+    assert owners_of_what_nobody_accepts(trace, client, [later], [later.close]) == {(later.actor.pid, "listen")}
+
+
+def test_listeners_that_a_worker_inherited_are_its_parent_s(
+    traced: Callable[..., Trace], network: Network, client: Actor
+) -> None:
+    """Each is met in both processes, and is one all the same."""
+    parent = network.actor("parent")
+    listeners = [share(parent) for _ in range(2)]
+    worker = parent.fork("worker")
+    trace = traced(netns=network.path)
+    closes = [partial(each.close, by=holder) for each in listeners for holder in (parent, worker)]
+    assert owners_of_what_nobody_accepts(trace, client, listeners, closes) == {(parent.pid, "listen")}
+    later = share(network.actor("later"))
+    assert owners_of_what_nobody_accepts(trace, client, [later], [later.close]) == {(later.actor.pid, "listen")}
