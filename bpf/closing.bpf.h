@@ -26,7 +26,7 @@ static __always_inline void report_close(struct sock_state *state, const struct 
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	from = veiled(from, nothing);
 	if (state->conn.protocol == PROTO_TCP)
-		unacked = tcp_totals(&event->totals, sk, from, state->conn.direction);
+		unacked = tcp_totals(&event->totals, sk, from, state->conn.direction, true);
 	else
 		unacked = mptcp_totals(&event->totals, sk, from, state);
 	from = veiled(from, nothing);

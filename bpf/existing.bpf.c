@@ -17,7 +17,7 @@ static __always_inline void report_existing(const struct sock_state *state, cons
 		return;
 	__builtin_memset(&event->totals, 0, sizeof(event->totals));
 	if (state->conn.protocol == PROTO_TCP)
-		tcp_totals(&event->totals, sk, tcp_state, state->conn.direction);
+		tcp_totals(&event->totals, sk, tcp_state, state->conn.direction, false);
 	else
 		event->totals.state = tcp_state;
 	submit(event);

@@ -36,9 +36,9 @@ static __always_inline void count_tcp(struct row *row, const struct sock *sk, in
 	const struct tcp_sock *tp = tcp_sk(sk);
 	__u32 unread = 0;
 
-	tcp_totals(&row->totals, sk, tcp_state, row->conn.direction);
+	tcp_totals(&row->totals, sk, tcp_state, row->conn.direction, false);
 	if (tcp_state != STATE_SYN_SENT)
-		unread = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+		unread = read_unread(tp);
 	/* The peer's FIN is one byte until the process has read up to it. */
 	if (unread && BPF_CORE_READ(sk, __sk_common.skc_flags) & SOCK_FLAG_DONE)
 		unread--;

@@ -24,11 +24,48 @@ static __always_inline __u32 nonzero(__u64 number)
 }
 
 /*
+ * Of a socket whose lock somebody else may hold: an ACK adds to bytes_acked and moves snd_una right after. While that
+ * stays where it is, what is read in between is of one moment; and read first, it is behind nothing that follows.
+ */
+#define LOOKS 3
+
+static __always_inline __u32 read_unacked(const struct tcp_sock *tp, __u64 *acked)
+{
+	__u32 first, written;
+	int look;
+
+	for (look = 0; look < LOOKS; look++) {
+		first = BPF_CORE_READ(tp, snd_una);
+		*acked = BPF_CORE_READ(tp, bytes_acked);
+		written = BPF_CORE_READ(tp, write_seq);
+		if (BPF_CORE_READ(tp, snd_una) == first)
+			break;
+	}
+	return written - first;
+}
+
+/* The same of what was received in order, and not read yet. */
+static __always_inline __u32 read_unread(const struct tcp_sock *tp)
+{
+	__u32 first, next;
+	int look;
+
+	for (look = 0; look < LOOKS; look++) {
+		first = BPF_CORE_READ(tp, copied_seq);
+		next = BPF_CORE_READ(tp, rcv_nxt);
+		if (BPF_CORE_READ(tp, copied_seq) == first)
+			break;
+	}
+	return next - first;
+}
+
+/*
  * Sequence numbers count a SYN and a FIN as one byte each, and so do the kernel's byte counters: bytes_acked has
  * the SYN of an active opener (a passive one starts behind it) and the FIN once it is acknowledged,
  * bytes_received the peer's FIN once it came in order (tcp_fin() then sets SOCK_DONE). Is any payload not acknowledged?
  */
-static __always_inline bool tcp_totals(struct totals *totals, const struct sock *sk, __u8 from, __u8 direction)
+static __always_inline bool tcp_totals(struct totals *totals, const struct sock *sk, __u8 from, __u8 direction,
+				       const bool locked)
 {
 	const struct tcp_sock *tp = read_tcp(sk);
 	__u32 fin = fin_queued(from), syn_counted = direction & DIRECTION_OUT, done;
@@ -39,9 +76,13 @@ static __always_inline bool tcp_totals(struct totals *totals, const struct sock 
 
 	if (!tp)
 		return false;
-	acked = READ_SOCK(tp, bytes_acked);
+	if (locked) {
+		acked = READ_SOCK(tp, bytes_acked);
+		unacked = READ_SOCK(tp, write_seq) - READ_SOCK(tp, snd_una);
+	} else {
+		unacked = read_unacked(tp, &acked);
+	}
 	received = READ_SOCK(tp, bytes_received);
-	unacked = READ_SOCK(tp, write_seq) - READ_SOCK(tp, snd_una);
 	done = READ_SOCK(sk, __sk_common.skc_flags) / SOCK_FLAG_DONE & 1;
 
 	/* Before its SYN leaves, a deferred fast open has no sequence numbers yet. */
@@ -100,9 +141,9 @@ static __always_inline bool mptcp_totals(struct totals *totals, const struct soc
 	totals->state = from;
 	if (!bpf_core_type_exists(struct mptcp_sock) || !state->tx_base)
 		return false;
-	written = BPF_CORE_READ(msk, write_seq);
-	/* Read by its place: an atomic64_t before 5.12. */
+	/* Read by its place: an atomic64_t before 5.12. And first, or it might be ahead of what was written. */
 	bpf_core_read(&acked, sizeof(acked), &msk->snd_una);
+	written = BPF_CORE_READ(msk, write_seq);
 	sent = written - state->tx_base;
 	payload_acked = acked - state->tx_base;
 	if (fin_queued(from) && sent) {

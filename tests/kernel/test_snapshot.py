@@ -17,6 +17,8 @@ from traffic.story import event_of
 from traffic.trace import Trace
 
 TOTALS = ("tx_bytes", "tx_acked", "rx_bytes")
+BUFFERS = 64 << 20
+"""More than a socket of these may have."""
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -115,6 +117,26 @@ def test_older_than_the_tracer(traced: Callable[..., Trace], network: Network) -
     near.receive_all()
     again = trace.tracer.snapshot()
     assert facts(row_of(again, near), "conn", *TOTALS) == (row_of(rows, near).conn, 100, 100, 7)
+
+
+@pytest.mark.slow(reason="where all is emulated, so many take minutes")
+def test_of_a_stream_at_full_speed(traced: Callable[..., Trace], network: Network) -> None:
+    """What is read while both ends work: no total ever falls, or is more than was written by then."""
+    near, far = pair(network.actor("client"), listen(network.actor("server")))
+    near.actor.thread("sender").begin("send", near.socket, 1 << 50, "send")
+    far.actor.thread("receiver").begin("recv", far.socket, 1 << 50, "recv")
+    tracer = traced(events=[], netns=network.path).tracer
+    before = [0, 0, 0]
+    for _ in range(1000):
+        rows = tracer.snapshot()
+        here, there = row_of(rows, near), row_of(rows, far)
+        kernel = near.info().extra
+        written = kernel["bytes_sent"] - kernel["bytes_retrans"] + kernel["notsent"]
+        totals = [here.tx_bytes or 0, here.tx_acked or 0, there.rx_bytes or 0]
+        assert all(least <= total <= written for least, total in zip(before, totals, strict=True)), (before, totals)
+        assert 0 <= (here.tx_queue or 0) <= BUFFERS and 0 <= (there.rx_queue or 0) <= BUFFERS
+        before = totals
+    assert min(before) > 1 << 28, "it did flow"
 
 
 def test_a_socket_connected_to_itself_is_its_own_peer(trace: Trace, client: Actor) -> None:
