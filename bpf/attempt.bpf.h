@@ -109,7 +109,8 @@ static __always_inline void on_connect_exit(const struct sock *sk, const struct 
 	/* No entry: it never came as far as SYN_SENT, or what came of it has been told. */
 	if (attempt->began || !ends_attempt(attempt, result) || BPF_CORE_READ(sk, __sk_common.skc_state) != STATE_CLOSE)
 		return;
-	if (!begin_failed(&fresh, sk, protocol))
+	/* A raw socket has the number of what it carries, and asks nobody for a connection. */
+	if (transport_of(sk) != protocol || !begin_failed(&fresh, sk, protocol))
 		return;
 	if (attempt->known) {
 		__builtin_memcpy(fresh.conn.remote_addr, attempt->addr, sizeof(attempt->addr));

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
 
-from pytracecon import Connect, Failed
+from pytracecon import Connect, ConnectionEvent, Failed
 from traffic.actor import Actor
 from traffic.end import End, begin_connect, blocked_connect, close, connect, listen, pair
 from traffic.network import Network
@@ -210,6 +211,14 @@ def test_a_second_connect_of_a_connected_socket_is_no_attempt(trace: Trace, clie
     trace.tells(
         Told(near, "connect established close", ended="local_close"), Told(far, "accept close", ended="remote_close")
     )
+
+
+def test_a_raw_socket_attempts_nothing(trace: Trace, network: Network, client: Actor) -> None:
+    network.ip("address add 10.9.0.1/24 dev lo")
+    raw = client.do("raw", int(socket.AF_INET), socket.IPPROTO_TCP).fd
+    assert client.attempt("connect", raw, "10.9.0.255", 0).errno == "EACCES"
+    told = [event for event in trace.settle() if isinstance(event, ConnectionEvent)]
+    assert [event for event in told if event.netns == network.inode] == []
 
 
 def test_1200_refused_attempts_leave_no_state(traced: Callable[..., Trace], client: Actor) -> None:
