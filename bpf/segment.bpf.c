@@ -160,7 +160,7 @@ static __always_inline int on_reset(const struct sock *sk, bool sent)
 	SEC(kind "/tcp_retransmit_skb")                                                                                \
 	int BPF_PROG(retransmit_##suffix, const struct sock *sk, const struct sk_buff *skb)                            \
 	{                                                                                                              \
-		return on_retransmit(sk, skb);                                                                         \
+		return retransmit_failed(ctx) ? 0 : on_retransmit(sk, skb);                                            \
 	}                                                                                                              \
 	SEC(kind "/tcp_retransmit_synack")                                                                             \
 	int BPF_PROG(synack_##suffix, const struct sock *sk, const struct request_sock *request)                       \

@@ -299,6 +299,28 @@ def test_each_segment_of_data_that_is_sent_again_is_told(
     assert {(event.segment, event.pid) for event in told} == {("data", client.pid)}
 
 
+def test_what_could_not_be_sent_again_is_not_told(trace: Trace, networks: Callable[[], Network]) -> None:
+    """The way to the peer is gone for some time: whatever the kernel tries meanwhile leaves nothing on the wire."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    there.ip("link set lo up", "address add 10.8.0.1/32 dev lo")
+    here.ip("route add 10.8.0.1 via 10.9.0.2")
+    near, far = pair(here.actor("client"), listen(there.actor("server"), "10.8.0.1"))
+    there.ip("route add blackhole 10.9.0.1/32")  # it hears, and answers no more
+    near.send(300)
+    here.ip("route delete 10.8.0.1")
+    near.await_info(lambda info: info["timeouts"] >= 3)
+    here.ip("route add 10.8.0.1 via 10.9.0.2")
+    there.ip("route delete blackhole 10.9.0.1/32")
+    near.await_info(lambda info: not info["unacked"])
+    far.receive_all()
+    close(near, far)
+    trace.settle()
+    told = retransmits(trace, here)
+    assert sum(event.segments or 0 for event in told) == near.resent == near.actor.segments_resent > 0
+    assert {(event.segment, event.pid) for event in told} == {("data", near.actor.pid)}
+
+
 def test_what_a_bad_line_loses_is_told_as_often_as_the_kernel_counts_it(
     trace: Trace, network: Network, client: Actor, listener: Listener
 ) -> None:

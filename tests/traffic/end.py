@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from traffic.actor import Actor, Address, Step
+from traffic.actor import DEADLINE, Actor, Address, Step
 
 MAPPED = "::ffff:"
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
@@ -92,6 +92,13 @@ class End:
     def await_end(self) -> None:
         """Until the peer's FIN or RST is here."""
         self.actor.do("await", self.socket, "end")
+
+    def await_info(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Until this holds of what the kernel counts: nothing tells of it, so look again."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition(info := self.info().extra):
+            assert time.monotonic() < deadline, info
+            time.sleep(0.005)
 
     def info(self) -> Step:
         return self.actor.do("info", self.socket)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import ClassVar
 
-from traffic.actor import Actor, TrafficError
+from traffic.actor import DEADLINE, Actor, TrafficError
 
 NAME = "pytracecon-test-"
 """How everything begins that the tests put where others could see it."""
@@ -51,15 +52,27 @@ class Network:
     def sysctl(self, name: str, *values: object) -> None:
         self.root.do("write", f"/proc/sys/{name.replace('.', '/')}", *values)
 
-    @property
-    def syns_resent(self) -> int:
-        """How often this namespace sent a SYN again, all its sockets together."""
+    def counted(self, group: str, name: str) -> int:
+        """One of the counters that this namespace has in /proc/net/netstat, all its sockets together."""
         names, values = (
             line.split()
             for line in Path(f"/proc/{self.root.pid}/net/netstat").read_text().splitlines()
-            if line.startswith("TcpExt:")
+            if line.startswith(f"{group}:")
         )
-        return int(values[names.index("TCPSynRetrans")])
+        return int(values[names.index(name)])
+
+    def await_counted(self, group: str, name: str, count: int) -> None:
+        """Until the counter is there: nothing tells of it, so look again."""
+        deadline = time.monotonic() + DEADLINE
+        while self.counted(group, name) < count:
+            if time.monotonic() > deadline:
+                raise TrafficError(f"{name} does not get to {count}")
+            time.sleep(0.005)
+
+    @property
+    def syns_resent(self) -> int:
+        """How often this namespace sent a SYN again."""
+        return self.counted("TcpExt", "TCPSynRetrans")
 
     def wire(self, other: Network, here: str, there: str) -> None:
         """A veth pair to another namespace, with these two addresses (CIDR), up when this returns."""

@@ -170,10 +170,10 @@ static void info(struct step *step)
 	snprintf(step->extra, sizeof(step->extra),
 		 ",\"state\":%u,\"rtt\":%u,\"bytes_acked\":%llu,\"bytes_received\":%llu,\"bytes_sent\":%llu,\"bytes_"
 		 "retrans\":%llu,"
-		 "\"total_retrans\":%u,\"unacked\":%u,\"notsent\":%u,\"options\":%u,\"queued\":%d",
+		 "\"total_retrans\":%u,\"timeouts\":%u,\"unacked\":%u,\"notsent\":%u,\"options\":%u,\"queued\":%d",
 		 info.tcpi_state, info.tcpi_rtt, info.tcpi_bytes_acked, info.tcpi_bytes_received, info.tcpi_bytes_sent,
-		 info.tcpi_bytes_retrans, info.tcpi_total_retrans, info.tcpi_unacked, info.tcpi_notsent_bytes,
-		 info.tcpi_options, queued);
+		 info.tcpi_bytes_retrans, info.tcpi_total_retrans, info.tcpi_retransmits, info.tcpi_unacked,
+		 info.tcpi_notsent_bytes, info.tcpi_options, queued);
 }
 
 /* Until the kernel has sent something again: nothing tells, so ask again and again. */
