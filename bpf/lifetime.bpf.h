@@ -14,15 +14,26 @@
 /* Of a change of state that says something of a connection: what it is to a socket that has no entry. */
 enum beginning { NOT_BEGINNING, BEGINS_OUTBOUND, BEGINS_INBOUND, UNKNOWN_OUTBOUND, UNKNOWN_CLOSING };
 
+/*
+ * A further path of an MPTCP connection: it has that one's file before it is established. It is its owner's: with a filter
+ * on owners, one of a connection that has no entry is nobody's.
+ */
+static __always_inline bool joins(const struct sock *sk)
+{
+	struct sock *parent = subflow_parent(sk);
+
+	return parent && (!on(BY_OWNER) || state_of(parent));
+}
+
 static __always_inline enum beginning beginning_of(const struct sock *sk, int from, int to)
 {
 	if (to == STATE_SYN_SENT)
 		return BEGINS_OUTBOUND;
 	if (from == STATE_SYN_SENT && (to == STATE_ESTABLISHED || to == STATE_CLOSE))
 		return UNKNOWN_OUTBOUND;
-	/* A child has no file before it is accepted; a socket that connects to itself has one. */
+	/* A child has no file before it is accepted, if it is no path; a socket that connects to itself has one. */
 	if (to == STATE_ESTABLISHED)
-		return BPF_CORE_READ(sk, sk_socket) ? NOT_BEGINNING : BEGINS_INBOUND;
+		return BPF_CORE_READ(sk, sk_socket) && !joins(sk) ? NOT_BEGINNING : BEGINS_INBOUND;
 	return to == STATE_CLOSE && from != STATE_SYN_RECV ? UNKNOWN_CLOSING : NOT_BEGINNING;
 }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from pytracecon import ConnectionEvent
+from pytracecon import Close, ConnectionEvent
 from traffic.actor import Actor
 from traffic.end import close, connect, listen, pair
 from traffic.network import Network
@@ -43,6 +45,49 @@ def assert_paths_belong(trace: Trace, netns: int, pids: set[int]) -> None:
     assert {event.subflow_of for event in paths} <= whole
     assert {event.proto for event in paths} <= {"tcp"}
     assert {event.pid for event in paths} <= pids
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_path_that_joins_belongs_from_its_beginning(
+    trace: Trace, networks: Callable[[], Network], first: str
+) -> None:
+    """The accepting end's further paths have the connection's file before they are established."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    device = f"to{there.inode}"
+    for network in (here, there):
+        network.sysctl("net.mptcp.enabled", 1)
+        network.ip("mptcp limits set subflow 2 add_addr_accepted 2")
+    here.ip(f"address add 10.9.0.3/24 dev {device}", f"mptcp endpoint add 10.9.0.3 dev {device} subflow")
+    near, far = pair(here.actor("client"), listen(there.actor("server"), "10.9.0.2", mptcp=True))
+    near.send(1000)
+    far.receive_all()
+    far.send(1000)
+    near.receive_all()
+    there.await_counted("MPTcpExt", "MPJoinAckRx", 1)
+    close(*((near, far) if first == "client" else (far, near)))
+    assert trace.until(lambda _: all(len(closes(paths_of(trace, each))) == 2 for each in (here, there)))
+    for network, end in ((here, near), (there, far)):
+        (whole,) = {event.conn for event in of(trace, network) if event.proto == "mptcp"}
+        paths = paths_of(trace, network)
+        assert {(event.subflow_of, event.pid, event.pre_existing) for event in paths} == {(whole, end.actor.pid, None)}
+        assert {frozenset((event.local_addr, event.remote_addr)) for event in closes(paths)} == {
+            frozenset(("10.9.0.1", "10.9.0.2")),
+            frozenset(("10.9.0.3", "10.9.0.2")),
+        }
+        assert all(event.duration_ns for event in closes(paths))
+
+
+def of(trace: Trace, network: Network) -> list[ConnectionEvent]:
+    return [event for event in trace.events if isinstance(event, ConnectionEvent) and event.netns == network.inode]
+
+
+def paths_of(trace: Trace, network: Network) -> list[ConnectionEvent]:
+    return [event for event in of(trace, network) if event.proto == "tcp"]
+
+
+def closes(events: list[ConnectionEvent]) -> list[Close]:
+    return [event for event in events if isinstance(event, Close)]
 
 
 def test_a_peer_without_mptcp(trace: Trace, client: Actor, server: Actor) -> None:
