@@ -140,6 +140,9 @@ enum errors {
 #define SOCK_FLAG_DEAD (1UL << 0)
 #define SOCK_FLAG_DONE (1UL << 1)
 
+/* struct sock::sk_shutdown: nothing more is taken. */
+#define RCV_SHUTDOWN 1
+
 static __always_inline struct tcp_sock *tcp_sk(const struct sock *sk)
 {
 	return (struct tcp_sock *)sk;

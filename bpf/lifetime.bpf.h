@@ -148,6 +148,8 @@ static __always_inline int on_state(const struct sock *sk, int from, int to)
 	if (to == STATE_FIN_WAIT1 || to == STATE_CLOSE_WAIT) {
 		if (state && !(state->phase & (PHASE_LOCAL_FIRST | PHASE_REMOTE_FIRST)))
 			state->phase |= to == STATE_FIN_WAIT1 ? PHASE_LOCAL_FIRST : PHASE_REMOTE_FIRST;
+		if (state && to == STATE_FIN_WAIT1)
+			note_heard(sk, state);
 		return 0;
 	}
 	if (!state || to == STATE_SYN_SENT) {

@@ -151,6 +151,8 @@ static __always_inline int on_reset(const struct sock *sk, bool sent)
 		return 0;
 	}
 	entry = entry_of(sk, protocol);
+	if (entry && !sent && resets_itself(sk, state, entry))
+		return 0; /* that is told as it is sent */
 	if (entry && passes(sk, entry))
 		report_reset(&entry->conn, sent, state);
 	return 0;

@@ -22,6 +22,7 @@ enum phase {
 	PHASE_MATCHED = 256,         /* passed the filters on both ends */
 	PHASE_LISTENER_WANTED = 512, /* the listener's process passes them too */
 	PHASE_UNKNOWN = 1024,        /* had no entry: older than the tracer, or one that a full map forgot */
+	PHASE_DEAF = 2048,           /* took no more data when it sent its FIN */
 };
 
 struct sock_state {
@@ -32,7 +33,10 @@ struct sock_state {
 	__u64 established;
 	__u64 hello_end; /* how far the stream is told, for the server's name in it */
 	__u64 tx_base;   /* MPTCP: sequence numbers at the start of the connection */
-	__u64 rx_base;
+	union {
+		__u64 rx_base;
+		__u64 heard; /* TCP, with PHASE_DEAF: segments with data that had come by then */
+	};
 	__u64 listed; /* the last snapshot that it is in */
 };
 

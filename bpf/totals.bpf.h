@@ -164,6 +164,33 @@ static __always_inline bool mptcp_totals(struct totals *totals, const struct soc
 	return payload_acked < sent;
 }
 
+/*
+ * Data that comes to an end which takes no more is answered by a reset, and tcp_reset() has handled that before as one
+ * that came in. So it is noted how much had come when that end sent its FIN; a reset that comes in has no data.
+ */
+static __always_inline void note_heard(const struct sock *sk, struct sock_state *state)
+{
+	const struct tcp_sock *tp;
+
+	if (state->conn.protocol != PROTO_TCP || !(READ_SOCK(sk, sk_shutdown) & RCV_SHUTDOWN))
+		return;
+	tp = read_tcp(sk);
+	if (!tp)
+		return;
+	state->heard = READ_SOCK(tp, data_segs_in);
+	state->phase |= PHASE_DEAF;
+}
+
+static __always_inline bool resets_itself(const struct sock *sk, int from, const struct sock_state *state)
+{
+	const struct tcp_sock *tp;
+
+	if (!(state->phase & PHASE_DEAF) || !is_one_of(from, 1U << STATE_FIN_WAIT1 | 1U << STATE_FIN_WAIT2))
+		return false;
+	tp = read_tcp(sk);
+	return tp && READ_SOCK(tp, data_segs_in) != (__u32)state->heard;
+}
+
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */
 static __always_inline __u8 how_ended(const struct sock *sk, int from, const struct sock_state *state, bool fin_unacked)
 {
@@ -173,7 +200,7 @@ static __always_inline __u8 how_ended(const struct sock *sk, int from, const str
 
 	/* tcp_reset() notes the error before the state changes, tcp_disconnect() after. */
 	if (error == ERROR_ECONNRESET || error == ERROR_EPIPE)
-		return ENDED_REMOTE_RESET;
+		return resets_itself(sk, from, state) ? ENDED_LOCAL_RESET : ENDED_REMOTE_RESET;
 	if (error == ERROR_ECONNABORTED)
 		return ENDED_LOCAL_RESET;
 	if (error)

@@ -288,6 +288,7 @@ struct sock {
 	refcount_t sk_wmem_alloc;
 	u16 sk_protocol;
 	u16 sk_type;
+	u8 sk_shutdown;
 	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
 };
@@ -355,6 +356,7 @@ struct tcp_sock {
 	u32 srtt_us;
 	u32 packets_out;
 	u64 bytes_received;
+	u32 data_segs_in;
 	u64 bytes_acked;
 	u8 fastopen_connect : 1;
 	u8 syn_data : 1;

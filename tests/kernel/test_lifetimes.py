@@ -174,3 +174,33 @@ def test_how_it_ended(trace: Trace, client: Actor, server: Actor, ending: Callab
     ending(near, far)
     near_ended, far_ended = ENDINGS[ending]
     trace.tells(Told(near, OUT, ended=near_ended), Told(far, IN, ended=far_ended))
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_data_that_nobody_takes_any_more_end_it_by_a_reset(
+    trace: Trace, client: Actor, server: Actor, first: str
+) -> None:
+    """The kernel of the end that shut both halves resets, by the way that a reset goes that is received."""
+    near, far = pair(client, listen(server))
+    shut, other = (near, far) if first == "client" else (far, near)
+    shut.send(7)
+    other.receive_all()
+    shut.shutdown("rdwr")
+    other.await_end()
+    other.send(100)
+    shut.close()
+    other.close()
+    ways = {near: OUT, far: IN}
+    trace.tells(
+        Told(shut, ways[shut], ended="local_reset", rx_bytes=0),
+        Told(other, ways[other], ended="remote_reset", tx_acked=0),
+    )
+
+
+def test_a_reset_to_who_shut_both_halves_is_the_peers(trace: Trace, client: Actor, server: Actor) -> None:
+    near, far = pair(client, listen(server))
+    near.shutdown("rdwr")
+    far.await_end()
+    far.reset()
+    near.close()
+    trace.tells(Told(near, OUT, ended="remote_reset"), Told(far, IN, ended="local_reset"))

@@ -160,6 +160,21 @@ def test_data_that_nobody_read_is_answered_by_a_reset(trace: Trace, client: Acto
     assert [(e.sent, e.state) for e in of(trace, far) if isinstance(e, Reset)] == [(True, "ESTABLISHED")]
 
 
+def test_data_that_nobody_takes_any_more_are_answered_by_a_reset(
+    trace: Trace, client: Actor, listener: Listener
+) -> None:
+    """The end that sends it goes through the kernel's own handling of one that is received, which none was."""
+    near, far = pair(client, listener)
+    near.shutdown("rdwr")
+    far.await_end()
+    far.send(100)
+    near.close()
+    far.close()
+    trace.settle()
+    assert [(e.sent, e.state) for e in of(trace, near) if isinstance(e, Reset)] == [(True, "FIN_WAIT2")]
+    assert [(e.sent, e.state) for e in of(trace, far) if isinstance(e, Reset)] == [(False, "CLOSE_WAIT")]
+
+
 def test_who_passes_the_filter_is_told_and_nobody_else(
     traced: Callable[..., Trace], network: Network, client: Actor, listener: Listener
 ) -> None:
