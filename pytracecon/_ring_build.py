@@ -45,10 +45,10 @@ ffibuilder.cdef(
         size_t bytes;
     } heap;
 
-    void ring_take(ring *r, void *out, size_t room, batch *b);
-    void ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b);
+    bool ring_take(ring *r, void *out, size_t room, batch *b);
+    bool ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b);
     void gather(const void *from, size_t stride, size_t size, size_t count, void *to);
-    size_t ring_unread(ring *r);
+    int64_t ring_unread(ring *r);
 
     typedef struct {
         uint8_t size;
@@ -110,6 +110,7 @@ ffibuilder.set_source(
     #include <fcntl.h>
     #include <signal.h>
     #include <stdarg.h>
+    #include <stdbool.h>
     #include <stddef.h>
     #include <stdint.h>
     #include <stdlib.h>

@@ -78,6 +78,9 @@ class InvalidValue(PytraceconError, ValueError):
 class TracerClosed(PytraceconError, RuntimeError):
     exit_status = 1
 
+    def __init__(self, message: str = "this tracer is closed: make a new one") -> None:
+        super().__init__(message)
+
 
 class ThreadsRunning(PytraceconError, RuntimeError):
     exit_status = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import struct
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from pytracecon import wire
 from pytracecon.builder import Builder
 from pytracecon.clock import SECOND, wall_offset
-from pytracecon.errors import PytraceconError
+from pytracecon.errors import PytraceconError, TracerClosed
 from pytracecon.events import Event, Lost
 from pytracecon.iterators import run
 from pytracecon.logs import warn
@@ -166,13 +167,15 @@ class Reader:
         return self._read + self._lookups
 
     def wake(self) -> None:
-        """End a wait, now or the next one. Safe in a signal handler."""
-        os.eventfd_write(self._wake, 1)
+        """End a wait, now or the next one. Safe in a signal handler. Nobody waits for what is closed."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def calm(self) -> None:
         """`wake()` was heard."""
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+            if self._wake >= 0:
+                os.eventfd_read(self._wake)
 
     def take(self, form: Form[T]) -> list[T]:
         """What is ready, perhaps nothing. Losses stand where they happened, the latest ones at the end."""
@@ -318,7 +321,14 @@ class Reader:
 
     def _poll(self, seconds: float | None) -> bool:
         """Whether there was a reason to wake up before."""
-        ready = self.epoll.poll(seconds)
+        if self.closed:
+            raise TracerClosed
+        try:
+            ready = self.epoll.poll(seconds)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise TracerClosed from None  # by a signal handler, while it waited
         if any(descriptor == self._wake for descriptor, _ in ready):
             self.calm()
         return bool(ready)
@@ -360,8 +370,13 @@ class Reader:
         self._ask_for_misses()
         return taken + form.events(self._losses_elsewhere(wall_offset()))
 
+    @property
+    def closed(self) -> bool:
+        return self.epoll.closed
+
     def close(self) -> None:
         self.epoll.close()
-        os.close(self._wake)
+        wake, self._wake = self._wake, -1  # the number may be another's from now on
+        os.close(wake)
         self._ring.close()
         self._pages.close()

@@ -17,7 +17,7 @@
 #define PIECE 16
 
 typedef struct {
-	unsigned long *consumer;
+	unsigned long *consumer; /* NULL once the pages are unmapped: nothing is read then */
 	unsigned long *producer;
 	unsigned char *data; /* mapped twice in a row: no record is ever split */
 	unsigned long mask;
@@ -151,28 +151,37 @@ static inline void walk(ring *ring_, heap *heaps, size_t count, int64_t offset, 
 	*b = found;
 }
 
-/* All of them onto one, in their order. */
-static void ring_take(ring *r, void *out, size_t room, batch *b)
+/* All of them onto one, in their order. False if the pages are gone. */
+static bool ring_take(ring *r, void *out, size_t room, batch *b)
 {
 	heap all = {.data = out, .room = room};
 
+	if (!r->consumer)
+		return false;
 	walk(r, &all, 1, 0, b);
 	b->bytes = all.bytes;
+	return true;
 }
 
 /*
  * A heap for each kind, and what has none into `out`, as it is; the first heap is for that. What is on the others gets
  * the time that others go by: `offset` leads to it from the kernel's.
  */
-static void ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b)
+static bool ring_sort(ring *r, void *out, size_t room, heap *heaps, size_t count, int64_t offset, batch *b)
 {
+	if (!r->consumer)
+		return false;
 	heaps[0] = (heap){.data = out, .room = room};
 	walk(r, heaps, count, offset, b);
 	b->bytes = heaps[0].bytes;
+	return true;
 }
 
-static size_t ring_unread(ring *r)
+/* -1 if that cannot be said any more: positions are multiples of eight. */
+static int64_t ring_unread(ring *r)
 {
+	if (!r->consumer)
+		return -1;
 	return __atomic_load_n(r->producer, __ATOMIC_ACQUIRE) - *r->consumer;
 }
 

@@ -196,7 +196,7 @@ class Tracer:
         if os.getpid() != self._pid:
             raise TracerClosed("this tracer belongs to the parent process: make a new one after fork()")
         if self._closed:
-            raise TracerClosed("this tracer is closed: make a new one")
+            raise TracerClosed
         return self._reader
 
     def read(self, timeout: float | None = None) -> list[Event]:
