@@ -133,6 +133,11 @@ class Reader:
         self.left_out = 0
         """Events that the kernel side could not leave out: it does not know names."""
         self.lost_ring = 0
+        self.dropped = 0
+        """Events that were read, and lost as something was raised meanwhile: by a signal's handler, mostly."""
+        self._untold = 0
+        self.when_closed: set[Callable[[], None]] = set()
+        """Called as it is closed, by whoever does that, for who waits elsewhere than in `wait`."""
         self._elsewhere = dict.fromkeys(_ELSEWHERE, 0)
         self._missed = 0
         self._passed_by = 0
@@ -187,9 +192,17 @@ class Reader:
             self.lost_ring += batch.lost
             first = batch.first + offset
             taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
+        if self._untold:
+            taken += form.events([self._lost(self._untold, "queue", self._known_until, offset)])
+            self._untold = 0
         if batch.records:
-            made, counts = form.records(batch.data, offset)
             self._read += batch.records - batch.names
+            try:
+                made, counts = form.records(batch.data, offset)
+            except BaseException:
+                self._untold += batch.records - batch.names
+                self.dropped += batch.records - batch.names
+                raise
             self._lookups += counts.lookups
             self.left_out += counts.left_out
             self._known_until = max(self._known_until, batch.last)
@@ -376,6 +389,8 @@ class Reader:
 
     def close(self) -> None:
         self.epoll.close()
+        for each in self.when_closed:
+            each()
         wake, self._wake = self._wake, -1  # the number may be another's from now on
         os.close(wake)
         self._ring.close()

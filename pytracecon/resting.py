@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from pytracecon.wire import ASLEEP, AWAKE
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from pytracecon.reader import Reader
@@ -15,30 +17,58 @@ if TYPE_CHECKING:
 __all__ = ["rest"]
 
 
-async def rest(reader: Reader, stopping: Callable[[], bool]) -> None:
-    """A nap, then until the ring's descriptor is readable."""
+async def rest(reader: Reader, lock: threading.RLock, stopping: Callable[[], bool]) -> None:
+    """A nap, then until the ring's descriptor is readable, or the reader closed.
+
+    Whoever closes it holds the lock, be it another thread: no page and no descriptor goes away while it is used here.
+    """
     import asyncio  # noqa: PLC0415 - 100 ms that a plain loop need not wait for
 
     from pytracecon.reader import NAP  # noqa: PLC0415 - imported meanwhile
 
+    woken = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asleep() -> bool:
+        with lock:
+            return not reader.closed and reader.rest(ASLEEP) and not stopping()
+
+    def until_due() -> float | None:
+        with lock:
+            return 0 if reader.closed else reader.until_due(None)
+
+    def awake() -> None:
+        with lock:
+            reader.when_closed.discard(closed)
+            if not reader.closed:
+                reader.rest(AWAKE)
+                reader.calm()
+
+    def closed() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
     if not reader.drained or stopping():
         return
     await asyncio.sleep(NAP)
-    if not reader.rest(ASLEEP) or stopping():
-        reader.rest(AWAKE)
-        return
-    readable = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(reader.epoll.fileno(), readable.set)
+    with lock:
+        if reader.closed:
+            return
+        if not asleep():
+            reader.rest(AWAKE)
+            return
+        # A number of our own: when the reader is closed, its number may be another's at once, whom the loop waits for.
+        descriptor = os.dup(reader.epoll.fileno())
+        reader.when_closed.add(closed)
+    loop.add_reader(descriptor, woken.set)
     try:
         # The kernel side may have looked just before it was told: the first sleep is a short one.
         try:
-            await asyncio.wait_for(readable.wait(), NAP)
+            await asyncio.wait_for(woken.wait(), NAP)
         except TimeoutError:
-            if reader.rest(ASLEEP) and not stopping():
+            if asleep():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(readable.wait(), reader.until_due(None))
+                    await asyncio.wait_for(woken.wait(), until_due())
     finally:
-        loop.remove_reader(reader.epoll.fileno())
-        reader.rest(AWAKE)
-        reader.calm()
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        awake()

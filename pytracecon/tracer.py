@@ -184,7 +184,7 @@ class Tracer:
             lost_names=reader.lost_names,
             lost_probe=reader.lost_probe,
             evicted_names=0 if self._names is None else self._names.evicted,
-            lost_queue=0 if self._waiting is None else self._waiting.lost,
+            lost_queue=reader.dropped + (0 if self._waiting is None else self._waiting.lost),
         )
 
     @property
@@ -358,7 +358,7 @@ class Tracer:
         reader = self._use()
         while not self.stopped:
             if not self._batch and not self._waiting:
-                await rest(reader, lambda: self._stopping)
+                await rest(reader, self._lock, lambda: self._stopping)
             for event in self.read(timeout=0):
                 yield event
 
@@ -395,6 +395,7 @@ class Tracer:
 
     def _let_go(self) -> None:
         """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
+        self._reader.when_closed.clear()  # they are the parent's
         self._reader.close()
         self._loaded.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import select
@@ -19,7 +20,9 @@ import pytest
 from pytracecon import reader as reading
 from pytracecon import wire
 from pytracecon.errors import TracerClosed
+from pytracecon.events import Lost
 from pytracecon.reader import Events, Reader
+from pytracecon.resting import rest
 from unit.test_decode import record
 
 PAGE = mmap.PAGESIZE
@@ -168,3 +171,69 @@ def test_one_may_close_what_is_about_to_decode(reader: Reader, pages: Pages) -> 
     pages.put(*connects(1, 2))
     with pytest.raises(TracerClosed):
         reader.take(Closing(reader))
+
+
+class Interrupted(Events):
+    """Ctrl-C while the first batch is decoded."""
+
+    times = 1
+
+    def records(self, batch: memoryview, offset_ns: int) -> Any:
+        if self.times:
+            self.times -= 1
+            raise KeyboardInterrupt
+        return super().records(batch, offset_ns)
+
+
+def test_what_was_read_and_not_handed_over_is_lost_and_counted(reader: Reader, pages: Pages) -> None:
+    form = Interrupted()
+    pages.put(*connects(1, 2, 3))
+    with pytest.raises(KeyboardInterrupt):
+        reader.take(form)
+    assert reader.wanted == reader.delivered + reader.lost_ring == 3
+    pages.put(*connects(4))
+    told = reader.take(form)
+    assert [each.event for each in told] == ["lost", "connect"]
+    (lost,) = (each for each in told if isinstance(each, Lost))
+    assert (lost.count, lost.where) == (3, "queue")
+    assert (reader.dropped, reader.delivered) == (3, 4)
+    assert reader.take(form) == []
+
+
+def rested(reader: Reader, pages: Pages, close: Callable[[Callable[[], None]], object]) -> None:
+    """An event loop rests, and then somebody closes."""
+    lock = threading.RLock()
+
+    def closes() -> None:
+        with lock:
+            reader.close()
+
+    async def both() -> None:
+        resting = asyncio.create_task(rest(reader, lock, lambda: False))
+        deadline = time.monotonic() + DEADLINE
+        while not reader.when_closed and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+        assert pages.resting == wire.ASLEEP
+        close(closes)
+        await asyncio.wait_for(resting, DEADLINE)
+
+    asyncio.run(both())
+    assert not reader.when_closed
+
+
+def test_an_event_loop_that_rests_goes_on_when_it_is_closed_by_the_loop_itself(reader: Reader, pages: Pages) -> None:
+    rested(reader, pages, lambda closes: closes())
+
+
+def test_an_event_loop_that_rests_goes_on_when_it_is_closed_by_another_thread(reader: Reader, pages: Pages) -> None:
+    rested(reader, pages, lambda closes: threading.Thread(target=closes).start())
+
+
+def test_an_event_loop_that_naps_touches_nothing_that_is_closed(reader: Reader) -> None:
+    async def both() -> None:
+        resting = asyncio.create_task(rest(reader, threading.RLock(), lambda: False))
+        await asyncio.sleep(0)
+        reader.close()
+        await asyncio.wait_for(resting, DEADLINE)
+
+    asyncio.run(both())
