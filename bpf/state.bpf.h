@@ -35,7 +35,7 @@ struct sock_state {
 	__u64 tx_base;   /* MPTCP: sequence numbers at the start of the connection */
 	union {
 		__u64 rx_base;
-		__u64 heard; /* TCP, with PHASE_DEAF: segments with data that had come by then */
+		__u64 heard; /* TCP, with PHASE_DEAF: heard() at that time */
 	};
 	__u64 listed; /* the last snapshot that it is in */
 };

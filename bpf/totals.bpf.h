@@ -164,9 +164,17 @@ static __always_inline bool mptcp_totals(struct totals *totals, const struct soc
 	return payload_acked < sent;
 }
 
+/* How many segments with data have come, and in the upper half which came twice last. */
+static __always_inline __u64 heard(const struct tcp_sock *tp)
+{
+	return (__u64)READ_SOCK(tp, duplicate_sack[0].end_seq) << 32 | READ_SOCK(tp, data_segs_in);
+}
+
 /*
  * Data that comes to an end which takes no more is answered by a reset, and tcp_reset() has handled that before as one
- * that came in. So it is noted how much had come when that end sent its FIN; a reset that comes in has no data.
+ * that came in. So it is noted how much had come when that end sent its FIN; a reset that comes in has no data. What the
+ * peer sent again since has, and is not answered so: then it is taken for the peer's, and so it is if the data came while
+ * close() was at work, or after shutdown() of the one half and then the other.
  */
 static __always_inline void note_heard(const struct sock *sk, struct sock_state *state)
 {
@@ -177,18 +185,22 @@ static __always_inline void note_heard(const struct sock *sk, struct sock_state 
 	tp = read_tcp(sk);
 	if (!tp)
 		return;
-	state->heard = READ_SOCK(tp, data_segs_in);
+	state->heard = heard(tp);
 	state->phase |= PHASE_DEAF;
 }
 
 static __always_inline bool resets_itself(const struct sock *sk, int from, const struct sock_state *state)
 {
 	const struct tcp_sock *tp;
+	__u64 now;
 
 	if (!(state->phase & PHASE_DEAF) || !is_one_of(from, 1U << STATE_FIN_WAIT1 | 1U << STATE_FIN_WAIT2))
 		return false;
 	tp = read_tcp(sk);
-	return tp && READ_SOCK(tp, data_segs_in) != (__u32)state->heard;
+	if (!tp)
+		return false;
+	now = heard(tp);
+	return now != state->heard && now >> 32 == state->heard >> 32;
 }
 
 /* After the fact, from the state that was left and what the kernel noted: who ended it, and how. */

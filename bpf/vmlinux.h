@@ -336,6 +336,10 @@ struct tcp_request_sock {
 	u32 rcv_isn;
 };
 
+struct tcp_sack_block {
+	u32 end_seq;
+};
+
 struct tcp_skb_cb {
 	union {
 		struct {
@@ -360,6 +364,7 @@ struct tcp_sock {
 	u64 bytes_acked;
 	u8 fastopen_connect : 1;
 	u8 syn_data : 1;
+	struct tcp_sack_block duplicate_sack[1];
 	u64 bytes_retrans;
 	u32 total_retrans;
 	bool is_mptcp;

@@ -8,6 +8,7 @@ import pytest
 
 from traffic.actor import Actor
 from traffic.end import End, Listener, close, listen, pair
+from traffic.network import Network
 from traffic.story import Told
 from traffic.trace import Trace
 
@@ -204,3 +205,17 @@ def test_a_reset_to_who_shut_both_halves_is_the_peers(trace: Trace, client: Acto
     far.reset()
     near.close()
     trace.tells(Told(near, OUT, ended="remote_reset"), Told(far, IN, ended="local_reset"))
+
+
+def test_a_reset_behind_data_that_came_twice_is_the_peers(trace: Trace, networks: Callable[[], Network]) -> None:
+    """The acknowledgement of the data is lost, and so they come again when nobody takes any more."""
+    here, there = networks(), networks()
+    here.wire(there, "10.9.0.1/24", "10.9.0.2/24")
+    near, far = pair(here.actor("client"), listen(there.actor("server"), "10.9.0.2"))
+    here.ip("route add blackhole 10.9.0.2/32")
+    far.send(100)
+    near.receive_all()
+    near.close()
+    far.await_info(lambda info: info["timeouts"] >= 1)
+    far.reset()
+    trace.tells(Told(near, OUT, ended="remote_reset"), Told(far, IN, ended="local_reset", tx_acked=0))
