@@ -135,7 +135,7 @@ class Reader:
         self.lost_ring = 0
         self.dropped = 0
         """Events that were read, and lost as something was raised meanwhile: by a signal's handler, mostly."""
-        self._untold = 0
+        self._untold: list[Event] = []
         self.when_closed: set[Callable[[], None]] = set()
         """Called as it is closed, by whoever does that, for who waits elsewhere than in `wait`."""
         self._elsewhere = dict.fromkeys(_ELSEWHERE, 0)
@@ -187,26 +187,28 @@ class Reader:
         offset = wall_offset()
         self._looked = now = time.monotonic_ns()  # whatever happened before is in the ring by now
         batch = form.walk(self._ring, offset)
-        taken: list[T] = []
+        losses = self._untold
         if batch.lost:
             self.lost_ring += batch.lost
             first = batch.first + offset
-            taken += form.events([Lost(first, batch.lost, "ring", self._known_until + offset, first)])
-        if self._untold:
-            taken += form.events([self._lost(self._untold, "queue", self._known_until, offset)])
-            self._untold = 0
+            losses.append(Lost(first, batch.lost, "ring", self._known_until + offset, first))
+        made: list[T] = []
         if batch.records:
             self._read += batch.records - batch.names
             try:
                 made, counts = form.records(batch.data, offset)
             except BaseException:
-                self._untold += batch.records - batch.names
                 self.dropped += batch.records - batch.names
+                losses.append(self._lost(batch.records - batch.names, "queue", batch.last, offset))
+                self.drained = False  # they are to be told, by whoever reads next
                 raise
             self._lookups += counts.lookups
             self.left_out += counts.left_out
             self._known_until = max(self._known_until, batch.last)
-            taken += made
+        taken = made
+        if losses:
+            taken = form.events(losses) + made
+            self._untold = []
         self.drained = not batch.more
         if self.drained and not batch.busy:
             taken += form.events(self._unanswered(now, offset) + self._late_losses(offset))

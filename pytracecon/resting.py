@@ -45,7 +45,8 @@ async def rest(reader: Reader, lock: threading.RLock, stopping: Callable[[], boo
                 reader.calm()
 
     def closed() -> None:
-        loop.call_soon_threadsafe(woken.set)
+        with contextlib.suppress(RuntimeError):  # the loop was closed before, and nobody goes on
+            loop.call_soon_threadsafe(woken.set)
 
     if not reader.drained or stopping():
         return
@@ -57,7 +58,11 @@ async def rest(reader: Reader, lock: threading.RLock, stopping: Callable[[], boo
             reader.rest(AWAKE)
             return
         # A number of our own: when the reader is closed, its number may be another's at once, whom the loop waits for.
-        descriptor = os.dup(reader.epoll.fileno())
+        try:
+            descriptor = os.dup(reader.epoll.fileno())
+        except OSError:  # none is left: it goes on by naps
+            reader.rest(AWAKE)
+            return
         reader.when_closed.add(closed)
     loop.add_reader(descriptor, woken.set)
     try:

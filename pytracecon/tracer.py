@@ -97,7 +97,10 @@ class Tracer:
         self._pid = os.getpid()
         self._closed = False
         self._stopping = False
+        self._released = False
+        """The programs are off."""
         self._detached = False
+        """… and all that they had told was read."""
         self._nudged = False
         self._handed = 0
         self._batch: deque[Event] = deque()  # what an iteration has read and not given out yet
@@ -335,10 +338,13 @@ class Tracer:
     def _take(self, reader: Reader, form: Form[T]) -> list[T]:
         if not self._stopping:
             return reader.take(form)
-        reader.audit()
-        self._loaded.detach()
+        if not self._released:
+            reader.audit()
+            self._loaded.detach()
+            self._released = True
+        taken = reader.settle(form)
         self._detached = True
-        return reader.settle(form)
+        return taken
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -395,6 +401,7 @@ class Tracer:
 
     def _let_go(self) -> None:
         """In a child after fork(): give up the descriptors, or they would keep the parent's programs alive after it."""
+        self._turn, self._lock = threading.RLock(), threading.RLock()  # who holds the old ones is not here
         self._reader.when_closed.clear()  # they are the parent's
         self._reader.close()
         self._loaded.close()

@@ -191,11 +191,13 @@ def test_what_was_read_and_not_handed_over_is_lost_and_counted(reader: Reader, p
     with pytest.raises(KeyboardInterrupt):
         reader.take(form)
     assert reader.wanted == reader.delivered + reader.lost_ring == 3
+    assert not reader.drained
     pages.put(*connects(4))
     told = reader.take(form)
     assert [each.event for each in told] == ["lost", "connect"]
     (lost,) = (each for each in told if isinstance(each, Lost))
     assert (lost.count, lost.where) == (3, "queue")
+    assert (lost.from_ns or 0) <= (lost.to_ns or 0)
     assert (reader.dropped, reader.delivered) == (3, 4)
     assert reader.take(form) == []
 
