@@ -202,18 +202,11 @@ static void await(struct step *step)
 }
 
 const struct verb tcp_verbs[] = {
-	{"socket", make_socket},
-	{"raw", make_raw_socket},
-	{"bind", bind_to},
-	{"listen", listen_on},
-	{"connect", connect_to},
-	{"outcome", outcome},
-	{"accept", accept_one},
-	{"set", set_option},
-	{"shutdown", shut},
-	{"disconnect", disconnect},
-	{"close", close_it},
-	{"info", info},
-	{"await", await},
-	{0},
+	{"socket", make_socket}, {"raw", make_raw_socket},
+	{"bind", bind_to},       {"listen", listen_on},
+	{"connect", connect_to}, {"outcome", outcome},
+	{"accept", accept_one},  {"set", set_option},
+	{"shutdown", shut},      {"disconnect", disconnect},
+	{"close", close_it},     {"info", info},
+	{"await", await},        {0},
 };
