@@ -85,6 +85,15 @@ static __always_inline struct task_struct *current_task(void)
 	return (struct task_struct *)bpf_get_current_task();
 }
 
+/*
+ * What bpf_map_update_elem() says. Until d7ba4cc900bf (v6.4) the maps' functions return an int, and are called as they are:
+ * of a register that is taken for a long the upper half is not that of a negative number.
+ */
+static __always_inline int put_into(void *map, const void *key, const void *value, __u64 flags)
+{
+	return bpf_map_update_elem(map, key, value, flags);
+}
+
 /* To clang that is where the code goes straight on, and to the verifier the way that it follows first. */
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 

@@ -28,14 +28,14 @@ static __always_inline void found_connection(const struct sock *sk, struct task_
 {
 	struct sock_state fresh = {};
 	__u64 key = (__u64)sk;
-	long error;
+	int error;
 
 	if (!begin_found(&fresh, sk, task, protocol, tcp_state, CONN_PRE_EXISTING))
 		return;
 	/* A hook may have been faster, or another process holds the same socket and was met first. */
 	if (state_of(sk))
 		return;
-	error = bpf_map_update_elem(&socks, &key, &fresh, BPF_NOEXIST);
+	error = put_into(&socks, &key, &fresh, BPF_NOEXIST);
 	if (error == -ERROR_E2BIG)
 		count_forgotten();
 	if (error)

@@ -11,9 +11,9 @@ static __always_inline void count_listener(const struct sock *sk, struct task_st
 	struct listener_key key = {};
 	__u64 socket = (__u64)sk;
 	__u32 counted = 1;
-	long error;
+	int error;
 
-	error = bpf_map_update_elem(&counted_listeners, &socket, &counted, flags);
+	error = put_into(&counted_listeners, &socket, &counted, flags);
 	if (error == -ERROR_EEXIST)
 		return;
 	fresh.conn.netns = netns_of(sk);

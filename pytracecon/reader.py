@@ -215,6 +215,8 @@ class Reader:
             for each in (self._libcs, self._modules, self._sweep):
                 if each is not None:
                     each.look()
+        elif self._libcs is not None:
+            self._libcs.look()  # programs that have just started are about to ask for names
         return taken
 
     def take_until(self, time_ns: int, form: Form[T]) -> list[T]:

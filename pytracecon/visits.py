@@ -11,7 +11,7 @@ from pytracecon.libcs import Libc
 
 __all__ = ["PATIENCE", "Visits"]
 
-PATIENCE = 20_000_000
+PATIENCE = 100_000_000
 """Nanoseconds that visits may keep the reader from the ring at a time, and what the last of them takes more."""
 
 _MAPPED_WITHIN = 100_000_000
