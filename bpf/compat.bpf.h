@@ -204,19 +204,6 @@ static __always_inline struct sock *subflow_parent(const struct sock *sk)
 	return context ? BPF_CORE_READ(context, conn) : NULL;
 }
 
-/*
- * Since ad892e912b84 (v6.17) tcp_retransmit_skb also tells of what was not sent, with the error as a third argument. The
- * record of the tracepoint shows whether there is one: before, a program that looks for it would not be attached.
- */
-struct trace_event_raw_tcp_retransmit_skb___with_error {
-	int err;
-} __attribute__((preserve_access_index));
-
-static __always_inline bool retransmit_failed(const unsigned long long *arguments)
-{
-	return bpf_core_field_exists(struct trace_event_raw_tcp_retransmit_skb___with_error, err) && (int)arguments[2];
-}
-
 /* When the process started, by the clock that runs in suspend. */
 static __always_inline __u64 born(const struct task_struct *task)
 {

@@ -158,6 +158,16 @@ static __always_inline int on_reset(const struct sock *sk, bool sent)
 	return 0;
 }
 
+/*
+ * Since ad892e912b84 (v6.17) tcp_retransmit_skb also tells of what was not sent, with the error as a third argument; before,
+ * a program that looks for it is refused. User space says which it is: to ask for a type that is not there makes libbpf
+ * look for it in modules, which takes CAP_SYS_ADMIN.
+ */
+static __always_inline bool retransmit_failed(const unsigned long long *arguments)
+{
+	return settings.with_error && (int)arguments[2];
+}
+
 #define SEGMENT_PROGRAMS(kind, suffix)                                                                                 \
 	SEC(kind "/tcp_retransmit_skb")                                                                                \
 	int BPF_PROG(retransmit_##suffix, const struct sock *sk, const struct sk_buff *skb)                            \

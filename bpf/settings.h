@@ -40,7 +40,8 @@ struct settings {
 	__u8 direction;    /* enum direction, or 0 for both */
 	__u8 syn_hook;     /* enum syn_hook */
 	__u8 attempt_hook; /* enum attempt_hook */
-	__u8 padding[4];
+	__u8 with_error;   /* tcp_retransmit_skb has an error: see retransmit_failed() */
+	__u8 padding[3];
 };
 
 /* A member of a filter set: which set, then the value, zero-padded (pid, uid, netns, cgroup: little or big as the host). */

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytracecon import pinned, settings, wire
+from pytracecon._libbpf_btf import KERNEL_BTF
 
 if TYPE_CHECKING:
     from pytracecon.filters import Filters
@@ -20,6 +22,7 @@ def prepare(opened: Objects, filters: Filters, chosen: dict[str, Candidate | Non
         filters,
         syn_hook=wire.SYN_UNSEEN if syn is None else syn.syn_hook,
         attempt_hook=wire.ATTEMPT_UNSEEN if attempts is None else attempts.attempt_hook,
+        with_error="retransmit" in filters.events and _retransmits_have_errors(filters.btf),
     )
     opened.maps["ring"].max_entries = filters.ring_size
     opened.maps["socks"].max_entries = filters.max_connections
@@ -37,6 +40,14 @@ def prepare(opened: Objects, filters: Filters, chosen: dict[str, Candidate | Non
     for name, networks in _networks(filters):
         opened.maps[name].max_entries = len(networks) + 1
     pinned.reuse(opened, filters)
+
+
+def _retransmits_have_errors(btf: str | None) -> bool:
+    """Whether tcp_retransmit_skb has a record of its own, as it has since it tells of failures."""
+    try:
+        return b"\0trace_event_raw_tcp_retransmit_skb\0" in Path(btf or KERNEL_BTF).read_bytes()
+    except OSError:  # without the kernel's types nothing asks for this
+        return False
 
 
 def _unused(chosen: dict[str, Candidate | None]) -> list[str]:

@@ -24,7 +24,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _MAPPED_NETWORK = IPv6Network("::ffff:0:0/96")
 
 
-def settings(filters: Filters, *, syn_hook: int, attempt_hook: int) -> bytes:
+def settings(filters: Filters, *, syn_hook: int, attempt_hook: int, with_error: bool) -> bytes:
     """struct settings."""
     direction = "out" if filters.min_latency_ns else filters.direction
     return wire.layout(wire.SETTINGS).pack(
@@ -38,6 +38,7 @@ def settings(filters: Filters, *, syn_hook: int, attempt_hook: int) -> bytes:
         DIRECTIONS[direction],
         syn_hook,
         attempt_hook,
+        with_error,
     )
 
 

@@ -237,7 +237,8 @@ SETTINGS: Final[tuple[Field, ...]] = (
     ("direction", "B"),
     ("syn_hook", "B"),
     ("attempt_hook", "B"),
-    ("padding", "4x"),
+    ("with_error", "B"),
+    ("padding", "3x"),
 )
 
 NAME_WANTED, NAME_MORE, NAME_CUT, NAME_UNREAD, NAME_LEFT_OUT, NAME_SENT, NAME_WITHIN, NAME_BY_SERVER = (

@@ -17,7 +17,7 @@ NAMES = [name for name, form in wire.SETTINGS if not form.endswith("x")]
 
 
 def told(filters: Filters, **choice: Any) -> dict[str, int]:
-    packed = settings.settings(filters, **({"syn_hook": True, "attempt_hook": 1} | choice))
+    packed = settings.settings(filters, **({"syn_hook": True, "attempt_hook": 1, "with_error": False} | choice))
     return dict(zip(NAMES, wire.layout(wire.SETTINGS).unpack(packed), strict=True))
 
 
