@@ -9,9 +9,9 @@ from typing import Protocol
 
 from pytracecon.libcs import Libc
 
-__all__ = ["PATIENCE", "Visits"]
+__all__ = ["Visits"]
 
-PATIENCE = 100_000_000
+_PATIENCE = 100_000_000
 """Nanoseconds that visits may keep the reader from the ring at a time, and what the last of them takes more."""
 
 _MAPPED_WITHIN = 100_000_000
@@ -53,7 +53,7 @@ class Visits:
 
     def make(self, take: Callable[[list[Libc]], None]) -> None:
         """Those that are due, while there is time. `take` gets what is found."""
-        until = time.monotonic_ns() + PATIENCE
+        until = time.monotonic_ns() + _PATIENCE
         while True:
             visited = False
             if self._fresh:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import socket
 import threading
 import time
@@ -199,6 +200,25 @@ def test_a_forked_child_is_cut_off_and_the_parent_is_not(network: Network) -> No
         assert in_child(lambda: bpf_ids_of(os.getpid())) == "set()", "a child must not keep the programs alive"
         second = talk(network)
         Trace(tracer).tells(*told(*first), *told(*second))
+
+
+@pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
+def test_a_forked_child_waits_for_no_thread_of_its_parent(network: Network) -> None:
+    with Tracer(netns=network.path, names=False) as tracer:
+        reading = threading.Thread(target=tracer.read)
+        reading.start()
+        deadline = time.monotonic() + DEADLINE
+        while tracer._turn.acquire(blocking=False):  # until the thread has it
+            tracer._turn.release()
+            assert time.monotonic() < deadline
+
+        def read() -> object:
+            signal.alarm(int(DEADLINE))  # it would wait for ever
+            return tracer.read()
+
+        assert in_child(read).startswith("TracerClosed: ")
+        tracer.stop()
+        reading.join()
 
 
 @pytest.mark.slow(reason="what it tells of is user space's, whatever the kernel")
