@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytracecon import Close, ConnectionEvent, Event, PytraceconError, Tracer
+from pytracecon import Close, ConnectionEvent, Event, Lost, PytraceconError, Tracer
 from pytracecon.errors import InvalidValue, TracerClosed
 from pytracecon.probes import NEEDS
 from pytracecon.reader import NAP
@@ -230,6 +230,29 @@ def test_a_forked_child_may_trace_for_itself(network: Network) -> None:
 
     with Tracer(netns=network.path, names=False):
         assert in_child(trace_anew) == "0"
+
+
+def test_an_interrupt_while_the_last_events_are_read_is_accounted_for(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C comes while they are decoded: what was taken is told as lost, and the rest can be read."""
+    with Tracer(netns=network.path, names=False) as tracer:
+        talk(network)
+        tracer.stop()
+        with monkeypatch.context() as patched:
+
+            def interrupted(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            patched.setattr(tracer._events, "records", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                tracer.read()
+        told = list(tracer)
+        assert sum(event.count for event in told if isinstance(event, Lost) and event.where == "queue") == 5
+        stats = tracer.stats
+        assert stats.wanted == stats.delivered + stats.lost_ring
+        assert stats.lost_queue == 5
+        assert tracer.stopped
 
 
 class UsersOwnError(Exception):
